@@ -1,0 +1,71 @@
+# Every target makes the environment that it needs: a clean clone, Python >= 3.10 and a package
+# index are enough for any of them to be the first command.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+REPORT := demo-report
+
+# A stamp says which extras the environment holds; it is out of date when a dependency may have
+# changed. Later stamps hold all that the earlier ones do.
+DEMO := $(VENV)/.installed-demo
+TESTS := $(VENV)/.installed-tests
+DEV := $(VENV)/.installed-dev
+REQUIREMENTS := setup.cfg pyproject.toml
+
+# Keeps TensorFlow's notes on the processor and on missing GPUs out of the output.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test lint format types docs serve-docs bench
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(DEV)  ## make .venv with everything that a developer needs
+
+demo: $(DEMO)  ## flip labels of real digits, train a network, find the flipped labels
+	$(BIN)/deel-influence demo --out $(REPORT)
+
+test: $(TESTS)  ## run all tests: code, documentation, documentation site
+	$(BIN)/python -m pytest
+
+lint: $(DEV)  ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(DEV)  ## mend what can be mended automatically
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(DEV)  ## check types
+	$(BIN)/mypy
+
+docs: $(TESTS)  ## build the documentation site into site/
+	$(BIN)/mkdocs build --strict
+
+serve-docs: $(TESTS)  ## serve the documentation site and follow changes
+	$(BIN)/mkdocs serve
+
+bench: $(TESTS)  ## measure the gradient engine
+	$(BIN)/python benchmarks/gradients.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(DEMO): $(REQUIREMENTS) | $(BIN)/python
+	@echo "Installing the demo into $(VENV) (some minutes the first time)"
+	@$(PIP) --editable '.[demo,cli]'
+	@touch $@
+
+$(TESTS): $(REQUIREMENTS) | $(BIN)/python
+	@echo "Installing the test tools into $(VENV) (some minutes the first time)"
+	@$(PIP) --editable '.[all,tests,docs]'
+	@touch $(DEMO) $@
+
+$(DEV): $(REQUIREMENTS) | $(BIN)/python
+	@echo "Installing the developers' tools into $(VENV) (some minutes the first time)"
+	@$(PIP) --editable '.[dev]'
+	@touch $(DEMO) $(TESTS) $@

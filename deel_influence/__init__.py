@@ -1,0 +1,13 @@
+"""Training-data attribution for Keras 3 on TensorFlow.
+
+Which training examples made the model do this, which labels are wrong, and what would change
+without them.
+"""
+
+from .backend import check_backend
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__"]
+
+check_backend()

@@ -1,0 +1,30 @@
+"""The back end of Keras that the library needs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .errors import BackendError
+
+
+def check_backend() -> None:
+    """Refuse another back end of Keras than TensorFlow, without importing Keras.
+
+    Raises
+    ------
+    BackendError
+        If Keras is imported with another back end, or the environment asks for one.
+    """
+    keras = sys.modules.get("keras")
+    if keras is None:
+        name = os.environ.get("KERAS_BACKEND", "tensorflow")
+    else:
+        name = keras.config.backend()
+    if name != "tensorflow":
+        message = (
+            "deel_influence needs Keras to run on the TensorFlow back end. Received: "
+            f"{name!r}. Set the environment variable KERAS_BACKEND=tensorflow before Keras is "
+            "imported, or change ~/.keras/keras.json."
+        )
+        raise BackendError(message)

@@ -1,0 +1,15 @@
+"""Base classes that stream datasets through compiled kernels."""
+
+from .base import BaseInfluenceCalculator
+from .caching import CACHE
+from .group import BaseGroupInfluenceCalculator
+from .scores import Scores
+from .self_influence import SelfInfluenceCalculator
+
+__all__ = [
+    "CACHE",
+    "BaseGroupInfluenceCalculator",
+    "BaseInfluenceCalculator",
+    "Scores",
+    "SelfInfluenceCalculator",
+]

@@ -1,0 +1,394 @@
+"""Calculators that score training examples against query examples."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..types import Batch, IdFunction
+from ..utils.devices import check_device
+from ..utils.kernels import Kernel
+from ..utils.nearest_neighbors import BaseNearestNeighbors, LinearNearestNeighbors
+from ..utils.top_k import ORDER, check_k, check_order
+from .caching import CACHE, VectorReader, save_vectors
+from .queries import Queries, ScoredBatches, ScoreSource, query_chunks, save_scored
+from .sample_pool import SamplePool
+from .self_influence import SelfInfluenceCalculator
+from .specs import inputs_spec, relaxed_element_spec, top_k_spec
+from .streaming import check_examples, run, stream
+
+
+class BaseInfluenceCalculator(SelfInfluenceCalculator):
+    """Base class of methods that score a training example against a query.
+
+    To be implemented by subclasses: `_train_vectors` and `_query_vectors`; a score is their inner
+    product unless `_pairwise` says otherwise. A complete calculator::
+
+        class GradientCosine(BaseInfluenceCalculator):
+            def _train_vectors(self, batch):
+                return tf.math.l2_normalize(self.engine.gradients(batch).materialize(), axis=1)
+
+            def _query_vectors(self, batch):
+                return self._train_vectors(batch)
+
+    A method that can score a batch from its factored gradients overrides `_query_factors` and
+    `_scores_of_batch` as well, which every method here but the caching ones goes through.
+
+    Parameters
+    ----------
+    model
+        The wrapped model.
+    """
+
+    @abstractmethod
+    def _train_vectors(self, batch: Batch) -> tf.Tensor:
+        """Return the influence vectors ``(b, p)`` of training examples; traceable."""
+
+    @abstractmethod
+    def _query_vectors(self, batch: Batch) -> tf.Tensor:
+        """Return the vectors ``(b, p)`` of query examples; traceable."""
+
+    def _pairwise(self, queries: tf.Tensor, train: tf.Tensor) -> tf.Tensor:
+        """Return the scores ``(m, b)`` of vectors ``(m, p)`` and ``(b, p)``."""
+        return tf.matmul(queries, train, transpose_b=True)
+
+    def _query_factors(self, batch: Batch) -> tf.Tensor:
+        """Return what `_scores_of_batch` needs of the queries, ``(m, q)``; traceable."""
+        return self._query_vectors(batch)
+
+    def _scores_of_batch(self, factors: tf.Tensor, batch: Batch) -> tf.Tensor:
+        """Return the scores ``(m, b)`` of a training batch; traceable."""
+        return self._pairwise(factors, self._train_vectors(batch))
+
+    def _self_scores(self, batch: Batch) -> tf.Tensor:
+        queries, train = self._query_vectors(batch), self._train_vectors(batch)
+        return tf.linalg.diag_part(self._pairwise(queries, train))
+
+    def compute_influence_vector(
+        self,
+        train_set: tf.data.Dataset,
+        save_influence_vector_ds_path: str | Path | None = None,
+        device: str | None = None,
+    ) -> tf.data.Dataset:
+        """Compute the influence vector of every training example, lazily.
+
+        Parameters
+        ----------
+        train_set
+            A batched dataset.
+        save_influence_vector_ds_path
+            Where to keep the vectors on disk; they are computed at once then.
+        device
+            Where to compute; None leaves it to TensorFlow.
+
+        Returns
+        -------
+        A dataset of ``((batch...), vectors (b, p))``.
+        """
+        check_examples(self.engine, train_set, "train_set", None)
+        check_device(device)
+        if save_influence_vector_ds_path is not None:
+            computed = self._vectors(train_set, None, device, verbose="auto")
+            save_vectors(((ids, v) for _, ids, v in computed), save_influence_vector_ds_path)
+        signature = (
+            relaxed_element_spec(train_set),
+            tf.TensorSpec((None, None), self.model.dtype),
+        )
+
+        def generate() -> Iterator[tuple[Batch, tf.Tensor]]:
+            for batch, _, vectors in self._vectors(train_set, None, device, verbose=0):
+                yield batch, vectors
+
+        return tf.data.Dataset.from_generator(generate, output_signature=signature)
+
+    def estimate_influence_values_in_batches(
+        self,
+        dataset_to_evaluate: tf.data.Dataset,
+        train_set: tf.data.Dataset,
+        influence_vector_in_cache: CACHE = CACHE.NO_CACHE,
+        load_influence_vector_path: str | Path | None = None,
+        save_influence_vector_path: str | Path | None = None,
+        save_influence_value_path: str | Path | None = None,
+        device: str | None = None,
+    ) -> Iterator[tuple[Batch, tf.data.Dataset]]:
+        """Score the training set against each batch of queries.
+
+        Parameters
+        ----------
+        dataset_to_evaluate
+            The queries, batched.
+        train_set
+            The training examples, batched.
+        influence_vector_in_cache
+            `CACHE.NO_CACHE` scores from factored gradients and keeps nothing, which needs no
+            ``(n, p)`` array. `CACHE.MEMORY` computes the influence vectors once and keeps them in
+            memory, `CACHE.DISK` reads them from ``load_influence_vector_path``.
+        load_influence_vector_path
+            Where `CACHE.DISK` finds the vectors.
+        save_influence_vector_path
+            Where to keep the vectors on disk for later.
+        save_influence_value_path
+            Directory for the scores: for each batch of queries a file ``batch_000000.npz`` with
+            ``query_ids`` (m,), ``train_ids`` (n,) and ``values`` (m, n).
+        device
+            Where to compute; None leaves it to TensorFlow.
+
+        Yields
+        ------
+        For each batch of queries: the batch, and a dataset of ``(training inputs, scores
+        (m, b))``.
+        """
+        self._check_pair(dataset_to_evaluate, train_set, None, device)
+        if save_influence_vector_path is not None:
+            self.compute_influence_vector(train_set, save_influence_vector_path, device)
+        source = self._source(
+            train_set, influence_vector_in_cache, load_influence_vector_path, None, device
+        )
+        for index, chunk in enumerate(self._chunks(source, dataset_to_evaluate, None, device, 1)):
+            if save_influence_value_path is not None:
+                path = Path(save_influence_value_path) / f"batch_{index:06d}.npz"
+                save_scored(path, chunk, source)
+            yield chunk.batches[0], self._scored_dataset(chunk, train_set, source)
+
+    def influence_matrix(
+        self,
+        dataset_to_evaluate: tf.data.Dataset,
+        train_set: tf.data.Dataset,
+        return_ids: bool = False,
+        id_fn: IdFunction | None = None,
+        device: str | None = None,
+        verbose: str | int = "auto",
+    ) -> Any:
+        """Return the score of every training example for every query.
+
+        Parameters
+        ----------
+        dataset_to_evaluate
+            The m queries, batched.
+        train_set
+            The n training examples, batched.
+        return_ids
+            Whether the ids of queries and of training examples are returned as well.
+        id_fn, device, verbose
+            As for `score`.
+
+        Returns
+        -------
+        Array ``(m, n)``; with ``return_ids``: array, query ids ``(m,)``, training ids ``(n,)``.
+        """
+        self._check_pair(dataset_to_evaluate, train_set, id_fn, device)
+        source = self._streamed(train_set, id_fn, device, verbose)
+        rows, query_ids, train_ids = [], [], None
+        for chunk in self._chunks(source, dataset_to_evaluate, id_fn, device):
+            parts = [(ids, values) for _, ids, values in source.scored(chunk)]
+            rows.append(np.concatenate([values for _, values in parts], axis=1))
+            query_ids.append(chunk.ids)
+            train_ids = np.concatenate([ids for ids, _ in parts])
+        matrix = np.concatenate(rows)
+        return (matrix, np.concatenate(query_ids), train_ids) if return_ids else matrix
+
+    def top_k(
+        self,
+        dataset_to_evaluate: tf.data.Dataset,
+        train_set: tf.data.Dataset,
+        k: int = 5,
+        nearest_neighbors: BaseNearestNeighbors | None = None,
+        influence_vector_in_cache: CACHE = CACHE.NO_CACHE,
+        load_influence_vector_ds_path: str | Path | None = None,
+        save_influence_vector_ds_path: str | Path | None = None,
+        save_top_k_ds_path: str | Path | None = None,
+        order: ORDER = ORDER.DESCENDING,
+        d_type: tf.DType | None = None,
+        device: str | None = None,
+        return_ids: bool = False,
+        id_fn: IdFunction | None = None,
+    ) -> tf.data.Dataset:
+        """Find, for each query, the k training examples with the best scores.
+
+        Parameters
+        ----------
+        dataset_to_evaluate
+            The queries, batched.
+        train_set
+            The training examples, batched.
+        k
+            How many for each query; all n where there are fewer.
+        nearest_neighbors
+            How to search; None looks at every example.
+        influence_vector_in_cache, load_influence_vector_ds_path, save_influence_vector_ds_path
+            As for `estimate_influence_values_in_batches`.
+        save_top_k_ds_path
+            Where to save the result.
+        order
+            `ORDER.DESCENDING` finds the examples that help most, `ORDER.ASCENDING` those that
+            hurt most.
+        d_type
+            Type of the returned scores; None keeps that of the model.
+        device, id_fn
+            As for `score`.
+        return_ids
+            Whether the ids ``(b, k)``, int64, come fourth.
+
+        Returns
+        -------
+        A lazy dataset of ``(query batch, scores (b, k), training inputs (b, k, ...))``, best
+        first; ties go to the smaller id.
+        """
+        check_k(k)
+        check_order(order)
+        self._check_pair(dataset_to_evaluate, train_set, id_fn, device)
+        if save_influence_vector_ds_path is not None:
+            self.compute_influence_vector(train_set, save_influence_vector_ds_path, device)
+        source = self._source(
+            train_set, influence_vector_in_cache, load_influence_vector_ds_path, id_fn, device
+        )
+        search = nearest_neighbors or LinearNearestNeighbors()
+        dtype = d_type or self.model.dtype
+
+        def generate() -> Iterator[tuple]:
+            for chunk in self._chunks(source, dataset_to_evaluate, id_fn, device):
+                pool = SamplePool(self.model)
+                values, ids = search.search(
+                    source.scored(chunk), len(chunk.ids), k, check_order(order), pool.update
+                )
+                samples = pool.collect(ids)
+                for batch, rows in chunk.parts():
+                    part = tf.nest.map_structure(lambda t, rows=rows: t[rows], samples)
+                    found = (batch, tf.cast(values[rows], dtype), part)
+                    yield (*found, ids[rows]) if return_ids else found
+
+        result = tf.data.Dataset.from_generator(
+            generate,
+            output_signature=top_k_spec(
+                self.model, dataset_to_evaluate, train_set, dtype, return_ids
+            ),
+        )
+        if save_top_k_ds_path is not None:
+            # Computed before it is saved: TensorFlow's save never returns when its input fails.
+            result = result.cache()
+            for _ in result:
+                pass
+            result.save(str(save_top_k_ds_path))
+        return result
+
+    def _source(
+        self,
+        train_set: tf.data.Dataset,
+        cache: CACHE,
+        load_path: str | Path | None,
+        id_fn: IdFunction | None,
+        device: str | None,
+    ) -> ScoreSource:
+        """Choose where the scores of the training set come from."""
+        if cache is CACHE.NO_CACHE:
+            return self._streamed(train_set, id_fn, device, verbose=0)
+        if cache is CACHE.MEMORY:
+            kept = list(self._vectors(train_set, id_fn, device, verbose=0))
+            return self._cached(lambda: iter(kept), device)
+        if cache is not CACHE.DISK:
+            message = (
+                "Argument `influence_vector_in_cache` must be a member of CACHE. "
+                f"Received: {cache!r}."
+            )
+            raise ValueError(message)
+        if load_path is None:
+            message = "CACHE.DISK needs the path of saved influence vectors. Received: None."
+            raise ValueError(message)
+        VectorReader(load_path)  # a wrong path is reported now, not at the first query
+
+        def read() -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
+            reader = VectorReader(load_path)
+            for _, batch, ids in stream(self.engine, train_set, id_fn, "Influence", 0):
+                yield batch, ids, reader.read(ids)
+
+        return self._cached(read, device)
+
+    def _streamed(
+        self,
+        train_set: tf.data.Dataset,
+        id_fn: IdFunction | None,
+        device: str | None,
+        verbose: str | int,
+        kernel: Kernel | None = None,
+    ) -> ScoreSource:
+        """Score from factored gradients, batch by batch, keeping nothing."""
+        kernel = kernel or self._kernel("scores_of_batch", self._scores_of_batch)
+
+        def scored(chunk: Queries) -> ScoredBatches:
+            for index, batch, ids in stream(self.engine, train_set, id_fn, "Influence", verbose):
+                yield batch, ids, run(kernel, index, ids, (chunk.vectors, batch), device).numpy()
+
+        return ScoreSource(self._kernel("query_factors", self._query_factors), scored)
+
+    def _cached(
+        self, vectors: Callable[[], Iterator[tuple[Batch, np.ndarray, tf.Tensor]]], device: Any
+    ) -> ScoreSource:
+        """Score from influence vectors that were computed before."""
+        kernel = self._kernel("pairwise", self._pairwise)
+
+        def scored(chunk: Queries) -> ScoredBatches:
+            for index, (batch, ids, rows) in enumerate(vectors()):
+                yield batch, ids, run(kernel, index, ids, (chunk.vectors, rows), device).numpy()
+
+        return ScoreSource(self._kernel("query_vectors", self._query_vectors), scored)
+
+    def _vectors(
+        self,
+        train_set: tf.data.Dataset,
+        id_fn: IdFunction | None,
+        device: str | None,
+        verbose: str | int,
+    ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
+        """Yield batch, ids and influence vectors ``(b, p)`` of each training batch."""
+        kernel = self._kernel("train_vectors", self._train_vectors)
+        for index, batch, ids in stream(
+            self.engine, train_set, id_fn, "Influence vectors", verbose
+        ):
+            yield batch, ids, run(kernel, index, ids, (batch,), device, axis=0)
+
+    def _chunks(
+        self,
+        source: ScoreSource,
+        dataset: tf.data.Dataset,
+        id_fn: IdFunction | None,
+        device: str | None,
+        max_batches: int | None = None,
+    ) -> Iterator[Queries]:
+        """Yield the queries in chunks whose vectors fit a bounded amount of memory."""
+        batches = stream(self.engine, dataset, id_fn, "Queries", 0, "dataset_to_evaluate")
+
+        def vectors_of(index: int, batch: Batch, ids: np.ndarray) -> tf.Tensor:
+            return run(source.query_kernel, index, ids, (batch,), device, axis=0)
+
+        return query_chunks(batches, vectors_of, max_batches)
+
+    def _scored_dataset(
+        self, chunk: Queries, train_set: tf.data.Dataset, source: ScoreSource
+    ) -> tf.data.Dataset:
+        """Return a lazy dataset of ``(training inputs, scores (m, b))``."""
+        signature = (
+            inputs_spec(self.model, train_set),
+            tf.TensorSpec((len(chunk.ids), None), self.model.dtype),
+        )
+
+        def generate() -> Iterator[tuple[Any, np.ndarray]]:
+            for batch, _, values in source.scored(chunk):
+                yield self.model.process_batch_for_loss_fn(batch)[0], values
+
+        return tf.data.Dataset.from_generator(generate, output_signature=signature)
+
+    def _check_pair(
+        self,
+        dataset_to_evaluate: tf.data.Dataset,
+        train_set: tf.data.Dataset,
+        id_fn: IdFunction | None,
+        device: str | None,
+    ) -> None:
+        check_examples(self.engine, dataset_to_evaluate, "dataset_to_evaluate", id_fn)
+        check_examples(self.engine, train_set, "train_set", id_fn)
+        check_device(device)

@@ -1,0 +1,16 @@
+"""Arrays on disk that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays to an ``.npz`` file under a temporary name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
+    np.savez(temporary, allow_pickle=False, **arrays)
+    temporary.replace(path)

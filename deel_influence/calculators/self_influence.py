@@ -1,0 +1,183 @@
+"""Calculators that give every training example one score."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..gradients.engine import GradientEngine
+from ..model.influence_model import BaseInfluenceModel
+from ..types import Batch, IdFunction
+from ..utils.devices import check_device
+from ..utils.kernels import Kernel
+from ..utils.top_k import ORDER, BatchSort
+from .sample_pool import SamplePool
+from .scores import Scores
+from .specs import relaxed_element_spec
+from .streaming import check_examples, run, stream
+
+
+class SelfInfluenceCalculator(ABC):
+    """Base class of methods that score each example on its own.
+
+    To be implemented by subclasses: `_self_scores`, which is traced once and then runs on every
+    batch. A complete calculator::
+
+        class GradientNorm(SelfInfluenceCalculator):
+            def _self_scores(self, batch):
+                return tf.sqrt(self.engine.gradients(batch).squared_norms())
+
+    Parameters
+    ----------
+    model
+        The wrapped model.
+    """
+
+    def __init__(self, model: BaseInfluenceModel) -> None:
+        if not isinstance(model, BaseInfluenceModel):
+            message = (
+                "Argument `model` must be an InfluenceModel. Received: "
+                f"{type(model).__name__}. Wrap the Keras model: InfluenceModel(model)."
+            )
+            raise TypeError(message)
+        self.model = model
+        self.engine = GradientEngine.of(model)
+        self._kernels: dict[str, Kernel] = {}
+
+    @abstractmethod
+    def _self_scores(self, batch: Batch) -> tf.Tensor:
+        """Return the scores ``(b,)`` of a batch; traceable. To be implemented by subclasses."""
+
+    def compute_influence_values(
+        self, train_set: tf.data.Dataset, device: str | None = None
+    ) -> tf.data.Dataset:
+        """Score every example, lazily.
+
+        Parameters
+        ----------
+        train_set
+            A batched dataset.
+        device
+            Where to compute; None leaves it to TensorFlow.
+
+        Returns
+        -------
+        A dataset of ``((batch...), scores (b,))``, in the order of ``train_set``.
+        """
+        check_examples(self.engine, train_set, "train_set", None)
+        check_device(device)
+        signature = (
+            relaxed_element_spec(train_set),
+            tf.TensorSpec((None,), self.model.dtype),
+        )
+
+        def generate() -> Iterator[tuple[Any, tf.Tensor]]:
+            for batch, _, scores in self.scored_batches(train_set, None, device, verbose=0):
+                yield batch, scores
+
+        return tf.data.Dataset.from_generator(generate, output_signature=signature)
+
+    def score(
+        self,
+        train_set: tf.data.Dataset,
+        id_fn: IdFunction | None = None,
+        device: str | None = None,
+        verbose: str | int = "auto",
+    ) -> Scores:
+        """Score every example in one pass.
+
+        Parameters
+        ----------
+        train_set
+            A batched dataset.
+        id_fn
+            Reads int64 ids ``(b,)`` off a batch; None takes the positions.
+        device
+            Where to compute; None leaves it to TensorFlow.
+        verbose
+            As in Keras.
+
+        Returns
+        -------
+        Ids and scores, in the order of ``train_set``.
+        """
+        scored = self.scored_batches(train_set, id_fn, device, verbose)
+        parts = [(ids, scores.numpy()) for _, ids, scores in scored]
+        return Scores(
+            np.concatenate([ids for ids, _ in parts]),
+            np.concatenate([values for _, values in parts]),
+        )
+
+    def scored_batches(
+        self,
+        train_set: tf.data.Dataset,
+        id_fn: IdFunction | None = None,
+        device: str | None = None,
+        verbose: str | int = "auto",
+    ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
+        """Score batch after batch; what every other way of scoring goes through.
+
+        Parameters
+        ----------
+        train_set, id_fn, device, verbose
+            As for `score`.
+
+        Yields
+        ------
+        Each batch, the ids ``(b,)`` of its examples, and their scores ``(b,)``.
+        """
+        check_examples(self.engine, train_set, "train_set", id_fn)
+        check_device(device)
+        kernel = self._kernel("self_scores", self._self_scores)
+        for index, batch, ids in stream(self.engine, train_set, id_fn, "Self-influence", verbose):
+            yield batch, ids, run(kernel, index, ids, (batch,), device)
+
+    def compute_top_k_from_training_dataset(
+        self,
+        train_set: tf.data.Dataset,
+        k: int,
+        order: ORDER = ORDER.DESCENDING,
+        return_ids: bool = False,
+        id_fn: IdFunction | None = None,
+        device: str | None = None,
+        verbose: str | int = "auto",
+    ) -> tuple[Any, ...]:
+        """Return the examples with the k highest, or lowest, scores, best first.
+
+        Parameters
+        ----------
+        train_set
+            A batched dataset.
+        k
+            How many; all n where there are fewer.
+        order
+            `ORDER.DESCENDING` for the highest.
+        return_ids
+            Whether the ids are returned as well.
+        id_fn, device, verbose
+            As for `score`.
+
+        Returns
+        -------
+        ``(training_samples, influence_values)``: the inputs ``(k, ...)``, in the nest that the
+        model takes, and the scores ``(k,)``; with ``return_ids`` the ids ``(k,)``, int64, third.
+        Ties go to the smaller id.
+        """
+        best, pool = BatchSort(1, k, order), SamplePool(self.model)
+        for batch, ids, scores in self.scored_batches(train_set, id_fn, device, verbose):
+            best.add(scores.numpy()[None], ids)
+            pool.update(batch, ids, best.get()[1])
+        values, ids = best.get()
+        samples = tf.nest.map_structure(lambda t: t[0], pool.collect(ids))
+        result = (samples, tf.convert_to_tensor(values[0]))
+        return (*result, tf.convert_to_tensor(ids[0])) if return_ids else result
+
+    def _kernel(self, name: str, function: Any) -> Kernel:
+        """Return the compiled form of a hook, made at first use."""
+        if name not in self._kernels:
+            self._kernels[name] = Kernel(function)
+        return self._kernels[name]

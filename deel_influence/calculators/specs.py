@@ -1,0 +1,42 @@
+"""The element specs of the datasets that calculators return."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ..model.influence_model import BaseInfluenceModel
+from ..utils.kernels import relax
+
+
+def relaxed_element_spec(dataset: tf.data.Dataset) -> Any:
+    """Return the element spec of a dataset with an unknown batch size."""
+    return tf.nest.map_structure(relax, dataset.element_spec)
+
+
+def inputs_spec(model: BaseInfluenceModel, dataset: tf.data.Dataset) -> Any:
+    """Return the spec of the model's inputs in a dataset, with unknown batch size."""
+    in_parts = isinstance(dataset.element_spec, tuple)
+
+    def inputs_of(*parts: Any) -> Any:
+        # `Dataset.map` passes the parts of a tuple one by one, anything else as it is.
+        return model.process_batch_for_loss_fn(parts if in_parts else parts[0])[0]
+
+    return relaxed_element_spec(dataset.map(inputs_of))
+
+
+def top_k_spec(
+    model: BaseInfluenceModel,
+    queries: tf.data.Dataset,
+    train_set: tf.data.Dataset,
+    dtype: tf.DType,
+    with_ids: bool,
+) -> tuple:
+    """Return the spec of ``(query batch, scores, training inputs[, ids])``."""
+    samples = tf.nest.map_structure(
+        lambda spec: tf.TensorSpec([None, None, *spec.shape[1:]], spec.dtype),
+        inputs_spec(model, train_set),
+    )
+    spec = (relaxed_element_spec(queries), tf.TensorSpec((None, None), dtype), samples)
+    return (*spec, tf.TensorSpec((None, None), tf.int64)) if with_ids else spec

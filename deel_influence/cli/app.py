@@ -1,0 +1,39 @@
+"""The command ``deel-influence``; each of its commands is a module of its own.
+
+TensorFlow takes seconds to load, so the commands import what they need when they run, and
+``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from .demo import demo
+from .errors import OneLineErrors
+from .triage import triage
+
+app = typer.Typer(
+    name="deel-influence",
+    cls=OneLineErrors,
+    help="Find out which training examples a Keras model owes its behaviour to.",
+    add_completion=False,
+    # Joins the lines of a paragraph, unlike the default.
+    rich_markup_mode="markdown",
+    # A traceback is for developers, who want the plain one.
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _show_help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+app.command()(triage)
+app.command()(demo)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="deel-influence")

@@ -1,0 +1,141 @@
+"""Models and weights as a user names them on the command line."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..datasets.image_folder import ImageShape
+from ..datasets.source import DataSource
+from ..errors import DeelInfluenceError
+from ..model.influence_model import InfluenceModel
+from .errors import CommandError, one_line
+
+# What Keras raises on files that are no archive, lack parts, or need code that is not there.
+_UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile)
+
+
+def load_model(path: Path) -> keras.Model:
+    """Load a model from a ``.keras`` file; code that the file may hold is not run.
+
+    Raises
+    ------
+    CommandError
+        If the file is missing, of another format, corrupt, or not loadable in safe mode.
+    """
+    if not path.is_file():
+        message = f"--model must be a file. Received: {str(path)!r}, which does not exist."
+        raise CommandError(message)
+    if path.suffix != ".keras":
+        # Safe mode is a promise for this format alone.
+        message = (
+            f"--model must be a `.keras` file. Received: {str(path)!r}. "
+            'Save the model with model.save("model.keras").'
+        )
+        raise CommandError(message)
+    try:
+        with warnings.catch_warnings():
+            # Nobody trains here.
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            return keras.models.load_model(path, safe_mode=True)
+    except _UNLOADABLE as error:
+        message = (
+            f"--model must be a model that Keras can load in safe mode. Received: {str(path)!r}, "
+            f"which fails with: {one_line(error, 500)}"
+        )
+        raise CommandError(message) from error
+
+
+def load_loss(name: str | None) -> Any:
+    """Return the Keras loss called ``name``; None means the one the model is compiled with.
+
+    Raises
+    ------
+    CommandError
+        If Keras has no such loss.
+    """
+    if name is None:
+        return None
+    try:
+        return keras.losses.get(name)
+    except ValueError as error:
+        message = (
+            f"--loss must be the name of a Keras loss. Received: {name!r}. "
+            "See https://keras.io/api/losses; for example: sparse_categorical_crossentropy."
+        )
+        raise CommandError(message) from error
+
+
+def watch(model: keras.Model, weights: str | None, loss: Any) -> InfluenceModel:
+    """Return ``model`` watching the layers that ``weights`` names: ``LAYER`` or ``LAYER:LAYER``.
+
+    Parameters
+    ----------
+    model
+        The model.
+    weights
+        Names or indices of layers; None means the last layer that has weights.
+    loss
+        A loss, or None for the one that the model is compiled with.
+    """
+    start, _, last = (weights or "").partition(":")
+    return InfluenceModel(
+        model, start_layer=_layer_key(start), last_layer=_layer_key(last), loss_function=loss
+    )
+
+
+def image_shape(model: keras.Model) -> ImageShape | None:
+    """Return the ``(height, width, channels)`` that ``model`` takes, or None if it takes others."""
+    shape = getattr(model, "input_shape", None)
+    if isinstance(shape, tuple) and len(shape) == 4 and shape[-1] in (1, 3, 4):
+        return shape[1:]
+    return None
+
+
+def check_fit(model: InfluenceModel, source: DataSource) -> None:
+    """Check on the first batch that the data are what the model takes.
+
+    Raises
+    ------
+    CommandError
+        If the model or its loss rejects the batch.
+    """
+    batch = next(iter(source.dataset))
+    try:
+        model.per_example_losses(batch)
+    except DeelInfluenceError:
+        # The library says itself what is wrong.
+        raise
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        shapes = tf.nest.map_structure(lambda part: tuple(part.shape), batch)
+        message = (
+            "--data must be what the model and its loss take. Received: batches of shapes "
+            f"{shapes} for a model of input shape {getattr(model.model, 'input_shape', '?')}, "
+            f"which fail with: {one_line(error, 400)}"
+        )
+        raise CommandError(message) from error
+
+
+def check_batch_size(batch_size: int) -> int:
+    """Return ``batch_size`` if it is at least 1.
+
+    Raises
+    ------
+    CommandError
+        If it is not.
+    """
+    if batch_size < 1:
+        message = f"--batch-size must be at least 1. Received: {batch_size}."
+        raise CommandError(message)
+    return batch_size
+
+
+def _layer_key(text: str) -> str | int | None:
+    if not text:
+        return None
+    return int(text) if text.lstrip("-").isdigit() else text

@@ -1,0 +1,180 @@
+"""Dense curvature matrices ``(p, p)``, accumulated batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from ..errors import NonFiniteError, UnsupportedModelError
+from ..gradients.engine import GradientEngine
+from ..model.influence_model import BaseInfluenceModel
+from ..types import Batch
+from ..utils.datasets import batch_size_of, numbered_batches
+from ..utils.progress import progress_bar
+from .closed_form import assemble_closed_form, closed_form_of_batch, has_closed_form
+
+KINDS = ("hessian", "gauss_newton")
+
+
+@dataclass(frozen=True)
+class DenseCurvature:
+    """A curvature matrix of the mean loss.
+
+    Attributes
+    ----------
+    matrix
+        Symmetric, float64, shape ``(p, p)``: the mean over examples, plus the regulariser's
+        Hessian if it was asked for; no damping.
+    num_examples
+        How many examples it is the mean of.
+    """
+
+    matrix: np.ndarray
+    num_examples: int
+
+
+def dense_curvature(
+    model: BaseInfluenceModel,
+    dataset: tf.data.Dataset,
+    kind: str = "hessian",
+    regularizer: bool = True,
+    verbose: str | int = "auto",
+) -> DenseCurvature:
+    """Compute the Hessian or the Gauss-Newton matrix of the mean loss over a dataset.
+
+    Parameters
+    ----------
+    model
+        The wrapped model.
+    dataset
+        A batched dataset.
+    kind
+        ``"hessian"``: ``(1/n) Σ ∇²ℓ(z_i)``. ``"gauss_newton"``: ``(1/n) Σ J_iᵀ S_i J_i`` with J the
+        Jacobian of the outputs (before the last layer's activation) and S the Hessian of the
+        loss in them; positive semidefinite for convex losses.
+    regularizer
+        Whether the Hessian of ``R(θ)`` is added.
+    verbose
+        As in Keras.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind.
+    NonFiniteError
+        If a batch gives NaN or infinity; the message names it.
+    """
+    if kind not in KINDS:
+        message = f"Argument `curvature` must be one of {KINDS}. Received: {kind!r}."
+        raise ValueError(message)
+    engine = GradientEngine.of(model)
+    total: tf.Tensor = tf.zeros((), tf.float64)
+    count = 0
+    batches = numbered_batches(dataset)
+    for index, (batch, ids) in enumerate(progress_bar(batches, "Curvature", verbose=verbose)):
+        engine.prepare(batch)
+        kernel = engine.kernel(("curvature", kind), _kernel_function(engine, kind))
+        part, finite = kernel(batch)
+        if not bool(finite):
+            message = (
+                f"The curvature is not finite: batch {index} (examples {ids[0]} to {ids[-1]}) "
+                "gives NaN or infinity. Check its inputs and labels."
+            )
+            raise NonFiniteError(message)
+        # Sums over many batches are kept in float64; each batch is computed in the model's dtype.
+        total += tf.cast(part, tf.float64)
+        count += batch_size_of(batch)
+    matrix = _assembled(engine, kind, total.numpy() / count)
+    if regularizer:
+        matrix = matrix + regularizer_hessian(model)
+    return DenseCurvature((matrix + matrix.T) / 2, count)
+
+
+def regularizer_hessian(model: BaseInfluenceModel) -> np.ndarray:
+    """Return ``∇²R(θ)``, float64, shape ``(p, p)``."""
+    p = model.nb_params
+    if all(v.regularizer is None for v in model.weights):
+        return np.zeros((p, p))
+    values = [v.value for v in model.weights]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(values)
+        gradient = model.regularization_gradient()
+    rows = tape.jacobian(gradient, values, unconnected_gradients="zero")
+    return model.layout.flatten_rows(rows).numpy().astype(np.float64)
+
+
+def _kernel_function(engine: GradientEngine, kind: str) -> Callable[[Batch], tuple]:
+    if kind == "gauss_newton":
+        compute = _gauss_newton_of_batch
+    elif has_closed_form(engine):
+        compute = closed_form_of_batch
+    else:
+        compute = _hessian_of_batch
+
+    def run(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        part = compute(engine, batch)
+        return part, tf.math.is_finite(tf.reduce_sum(part))
+
+    return run
+
+
+def _assembled(engine: GradientEngine, kind: str, mean: np.ndarray) -> np.ndarray:
+    if kind == "hessian" and has_closed_form(engine):
+        return assemble_closed_form(engine, mean)
+    return mean
+
+
+def _hessian_of_batch(engine: GradientEngine, batch: Batch) -> tf.Tensor:
+    """Return ``Σ_i ∇²ℓ(z_i)`` by reverse-over-reverse differentiation, shape ``(p, p)``."""
+    model = engine.model
+    values = [v.value for v in model.weights]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(values)
+        gradient = model.batch_gradient_tensor(batch)
+    rows = tape.jacobian(gradient, values, unconnected_gradients="zero")
+    return model.layout.flatten_rows([tf.convert_to_tensor(row) for row in rows])
+
+
+def _gauss_newton_of_batch(engine: GradientEngine, batch: Batch) -> tf.Tensor:
+    """Return ``Σ_i J_iᵀ S_i J_i``, shape ``(p, p)``.
+
+    With a factor ``S_i = B_i B_iᵀ`` it is the Gram matrix of the gradients with cotangents ``B_i``,
+    which the gradient engine computes column by column.
+    """
+    with (
+        tf.GradientTape(watch_accessed_variables=False, persistent=True) as taps_tape,
+        tf.GradientTape(watch_accessed_variables=False) as outer,
+    ):
+        with tf.GradientTape(watch_accessed_variables=False) as inner:
+            forward, logits = engine.forward_to_logits(batch, [taps_tape], [outer, inner])
+            total = tf.reduce_sum(forward.losses)
+        residual = inner.gradient(total, logits)
+    if logits.shape.rank is None or not logits.shape[1:].is_fully_defined():
+        message = (
+            "The Gauss-Newton matrix needs outputs of a known shape (b, c). Received: "
+            f"{logits.shape}. Use curvature='hessian'."
+        )
+        raise UnsupportedModelError(message)
+    curvature = outer.batch_jacobian(residual, logits)
+    size = int(np.prod(logits.shape[1:]))
+    factor = _square_root(tf.reshape(curvature, (-1, size, size)))
+    flat = [tap.output for taps in forward.taps for tap in taps]
+    total_matrix = tf.zeros((engine.model.nb_params,) * 2, engine.model.dtype)
+    for column in range(size):
+        cotangent = tf.cast(tf.reshape(factor[:, :, column], tf.shape(logits)), logits.dtype)
+        deltas = taps_tape.gradient(
+            logits, flat, output_gradients=cotangent, unconnected_gradients="zero"
+        )
+        rows = engine.assemble(batch, forward, deltas, cotangent).materialize()
+        total_matrix += tf.matmul(rows, rows, transpose_a=True)
+    return total_matrix
+
+
+def _square_root(matrices: tf.Tensor) -> tf.Tensor:
+    """Return B with ``B Bᵀ`` the positive part of symmetric matrices ``(b, s, s)``."""
+    matrices = (matrices + tf.linalg.matrix_transpose(matrices)) / 2
+    eigenvalues, vectors = tf.linalg.eigh(matrices)
+    return vectors * tf.sqrt(tf.maximum(eigenvalues, 0.0))[:, None, :]

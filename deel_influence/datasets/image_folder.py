@@ -1,0 +1,121 @@
+"""Training sets of image files, one sub-folder per class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from ..errors import DataSourceError
+from .source import DataSource, batched
+
+ImageShape: TypeAlias = tuple[int | None, int | None, int | None]
+"""``(height, width, channels)``; None is filled in from the first image."""
+
+_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+_LAYOUT = "FOLDER/CLASS/IMAGE with one sub-folder per class and images " + ", ".join(_SUFFIXES)
+
+
+def load_image_folder(
+    folder: Path, batch_size: int, image_shape: ImageShape | None = None
+) -> DataSource:
+    """Load a folder of images as batches ``(images (b, height, width, channels), labels (b,))``.
+
+    Classes and files are sorted by name, so that the position of an example identifies it. Images
+    are float32 in 0..255, resized bilinearly as `keras.utils.image_dataset_from_directory` does.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    batch_size
+        Examples in a batch.
+    image_shape
+        Shape to resize to; None, or None in a place, means that of the first image.
+
+    Raises
+    ------
+    DataSourceError
+        If the folder holds no images in sub-folders, or a file is no image.
+    """
+    class_names = tuple(sorted(entry.name for entry in _visible(folder) if entry.is_dir()))
+    files = [_image_files(folder / name) for name in class_names]
+    paths = [path for of_class in files for path in of_class]
+    if not paths:
+        message = (
+            f"The image folder must be laid out as {_LAYOUT}. "
+            f"Received: {str(folder)!r} with {len(class_names)} sub-folders and no image in them. "
+            "Move each class's images into a sub-folder of its own."
+        )
+        raise DataSourceError(message)
+    labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files])
+    shape = _complete_shape(image_shape, paths[0])
+    names = [str(path) for path in paths]
+    dataset = tf.data.Dataset.from_tensor_slices((names, labels)).map(
+        lambda name, label: (_read_image(name, shape), label), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    return DataSource(
+        name=folder.name,
+        dataset=batched(dataset, batch_size),
+        class_names=class_names,
+        file_names=tuple(names),
+    )
+
+
+def first_unreadable_image(file_names: Iterable[str]) -> str | None:
+    """Return the first of the files that cannot be decoded, or None if all of them can."""
+    for name in file_names:
+        try:
+            _decode(tf.io.read_file(name), channels=0)
+        except tf.errors.OpError:
+            return name
+    return None
+
+
+def _visible(folder: Path) -> list[Path]:
+    # Folders such as `.ipynb_checkpoints` are no classes.
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def _complete_shape(image_shape: ImageShape | None, first: Path) -> tuple[int, int, int]:
+    try:
+        found = tuple(_decode(tf.io.read_file(str(first)), channels=0).shape)
+    except tf.errors.OpError as error:
+        raise unreadable_image(str(first)) from error
+    wanted = image_shape or (None, None, None)
+    height, width, channels = (
+        have if want is None else want for have, want in zip(found, wanted, strict=True)
+    )
+    return height, width, channels
+
+
+def unreadable_image(file_name: str) -> DataSourceError:
+    """Return the error that names an image file which cannot be decoded."""
+    message = (
+        "Every image must be a readable BMP, GIF, JPEG or PNG file. "
+        f"Received: {file_name!r}, which cannot be decoded. Repair it or remove it."
+    )
+    return DataSourceError(message)
+
+
+def _read_image(name: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
+    height, width, channels = shape
+    image = tf.image.resize(_decode(tf.io.read_file(name), channels), (height, width))
+    image.set_shape(shape)
+    return image
+
+
+def _decode(content: tf.Tensor, channels: int) -> tf.Tensor:
+    # The first frame stands for an animation.
+    return tf.io.decode_image(content, channels=channels, expand_animations=False)

@@ -1,0 +1,135 @@
+"""Training sets in NumPy's ``.npz`` files."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataSourceError
+from .source import DataSource, stream_arrays
+
+_EXAMPLE_KEYS = (("x", "y"), ("x_train", "y_train"))
+_ID_KEYS = ("ids", "id")
+# What NumPy and zipfile raise on files that are truncated, are no archive, or hold pickles.
+_UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+_REMEDY = "Write it with np.savez(FILE, x=x, y=y)."
+
+
+def load_npz(path: Path, batch_size: int) -> DataSource:
+    """Load the arrays ``x (n, ...)`` and ``y (n, ...)`` of a file, with the names it gives.
+
+    Parameters
+    ----------
+    path
+        The file. See `deel_influence.datasets.load_source` for its keys.
+    batch_size
+        Examples in a batch.
+
+    Raises
+    ------
+    DataSourceError
+        If the file is unreadable, lacks keys or its arrays do not fit each other.
+    """
+    arrays = _read(path)
+    x_key, y_key = _find_examples(arrays, path)
+    x, y = arrays[x_key], arrays[y_key]
+    for key in (x_key, y_key):
+        _check_examples(key, arrays[key], path)
+    if len(x) != len(y):
+        message = (
+            f"The arrays `{x_key}` and `{y_key}` of {str(path)!r} must have one row per example "
+            f"each. Received: {len(x)} and {len(y)} rows. Save arrays of the same examples."
+        )
+        raise DataSourceError(message)
+    return DataSource(
+        name=path.name,
+        dataset=stream_arrays(x, y, batch_size=batch_size),
+        ids=_find_ids(arrays, len(x), path),
+        class_names=_names(arrays, "class_names"),
+        feature_names=_find_feature_names(arrays, x, path),
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    wanted = {key for pair in _EXAMPLE_KEYS for key in pair}
+    wanted.update(_ID_KEYS, ("class_names", "feature_names"))
+    try:
+        # Opened here, because NumPy leaves a file open that it cannot read.
+        with path.open("rb") as file:
+            # A pickle can run any code while it is read, so none is.
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                # A file written by np.save, whatever its name says.
+                return {}
+            # Members that nobody asks for, such as a test set, stay unread.
+            return {key: archive[key] for key in archive.files if key in wanted}
+    except _UNREADABLE as error:
+        message = (
+            f"The data file must be a readable `.npz` archive of arrays without pickled objects. "
+            f"Received: {str(path)!r}, which fails with: {error} {_REMEDY}"
+        )
+        raise DataSourceError(message) from error
+
+
+def _find_examples(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[str, str]:
+    for keys in _EXAMPLE_KEYS:
+        if all(key in arrays for key in keys):
+            return keys
+    message = (
+        f"The data file must hold arrays `x` and `y`, or `x_train` and `y_train`. "
+        f"Received: {str(path)!r} with {sorted(arrays) or 'none of them'}. {_REMEDY}"
+    )
+    raise DataSourceError(message)
+
+
+def _check_examples(key: str, array: np.ndarray, path: Path) -> None:
+    if array.ndim == 0 or len(array) == 0:
+        message = (
+            f"The array `{key}` of {str(path)!r} must have one row per example, and at least one. "
+            f"Received: shape {array.shape}. {_REMEDY}"
+        )
+        raise DataSourceError(message)
+    if array.dtype.kind not in "biuf":
+        message = (
+            f"The array `{key}` of {str(path)!r} must be numeric. Received: dtype {array.dtype}. "
+            "Number classes with np.unique(y, return_inverse=True)[1]."
+        )
+        raise DataSourceError(message)
+
+
+def _find_ids(arrays: Mapping[str, np.ndarray], count: int, path: Path) -> np.ndarray | None:
+    key = next((key for key in _ID_KEYS if key in arrays), None)
+    if key is None:
+        return None
+    ids = arrays[key]
+    if ids.shape != (count,) or ids.dtype.kind not in "iu" or len(np.unique(ids)) != count:
+        message = (
+            f"The array `{key}` of {str(path)!r} must hold {count} different integers, one per "
+            f"example. Received: shape {ids.shape}, dtype {ids.dtype}, "
+            f"{len(np.unique(ids))} different values. "
+            "Leave it out to identify examples by their positions."
+        )
+        raise DataSourceError(message)
+    return ids.astype(np.int64)
+
+
+def _find_feature_names(
+    arrays: Mapping[str, np.ndarray], x: np.ndarray, path: Path
+) -> tuple[str, ...] | None:
+    names = _names(arrays, "feature_names")
+    if names is not None and x.shape[1:] != (len(names),):
+        message = (
+            f"The array `feature_names` of {str(path)!r} must name each column of a table of "
+            f"inputs (n, d). Received: {len(names)} names for inputs of shape {x.shape}. "
+            "Leave it out where inputs are no table."
+        )
+        raise DataSourceError(message)
+    return names
+
+
+def _names(arrays: Mapping[str, np.ndarray], key: str) -> tuple[str, ...] | None:
+    return tuple(str(name) for name in np.ravel(arrays[key])) if key in arrays else None

@@ -1,0 +1,96 @@
+"""From the text that a user types to a training set."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ..errors import DataSourceError
+from .image_folder import ImageShape, load_image_folder
+from .npz import load_npz
+from .saved_dataset import is_saved_dataset, load_saved_dataset
+from .source import DataSource, check_batch_size
+from .tfds_source import load_tfds
+
+_KINDS = (
+    "`tfds:NAME[:SPLIT]`, an `.npz` file with `x` and `y`, a folder with one sub-folder of images "
+    "per class, or a folder written by `tf.data.Dataset.save`"
+)
+# Two letters at least: `C:\data` is a path.
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
+
+
+def load_source(
+    source: str,
+    batch_size: int = 256,
+    image_shape: ImageShape | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> DataSource:
+    """Load a training set from one of four kinds of source.
+
+    ``tfds:NAME[:SPLIT]``
+        A dataset of TensorFlow Datasets, split ``train`` by default. ``tfds:digits`` and datasets
+        that were prepared before need no network.
+    ``FILE.npz``
+        Arrays ``x`` and ``y`` (or ``x_train`` and ``y_train``), and optionally ``ids`` (or
+        ``id``), ``class_names`` and ``feature_names``. Pickled objects are refused.
+    a folder of images
+        One sub-folder per class, classes and files in sorted order, as in
+        `keras.utils.image_dataset_from_directory`; the file names are kept.
+    a folder written by `tf.data.Dataset.save`
+        Elements ``(x, y)``, single examples or batches.
+
+    Values are passed on as they are stored: no pixel is rescaled.
+
+    Parameters
+    ----------
+    source
+        What to load, as above.
+    batch_size
+        Examples in a batch b; the last batch may be smaller.
+    image_shape
+        Shape ``(height, width, channels)`` of the images of a folder; None, or None in a place,
+        means that of the first image. The other kinds of source have their shapes.
+    data_dir
+        Folder of the datasets that TensorFlow Datasets prepared; None means its default
+        (``TFDS_DATA_DIR``, or ``~/tensorflow_datasets``).
+
+    Raises
+    ------
+    DataSourceError
+        If the source is unknown, missing, corrupt, empty or of the wrong form.
+    """
+    check_batch_size(batch_size)
+    if source.startswith("tfds:"):
+        name, _, split = source.removeprefix("tfds:").partition(":")
+        return load_tfds(name, split or "train", batch_size, data_dir)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise DataSourceError(_missing(source))
+    if is_saved_dataset(path):
+        return load_saved_dataset(path, batch_size)
+    if path.is_dir():
+        return load_image_folder(path, batch_size, image_shape)
+    if path.suffix.lower() == ".npz":
+        return load_npz(path, batch_size)
+    message = (
+        f"The data source must be one of: {_KINDS}. "
+        f"Received: {source!r}, a file with the ending {path.suffix!r}. "
+        "Save its arrays with np.savez(FILE, x=x, y=y)."
+    )
+    raise DataSourceError(message)
+
+
+def _missing(source: str) -> str:
+    scheme = _SCHEME.match(source)
+    if scheme:
+        return (
+            f"The data source must be one of: {_KINDS}. "
+            f"Received: {source!r}, whose scheme {scheme.group(1)!r} is unknown. "
+            "The only scheme is `tfds:`; write files and folders as plain paths."
+        )
+    return (
+        f"The data source must exist. Received: {source!r}, and there is no such file or folder. "
+        f"Check the path; a source is one of: {_KINDS}."
+    )

@@ -1,0 +1,75 @@
+"""Errors and warnings; every message names the argument, the rule, what came, and the remedy."""
+
+from __future__ import annotations
+
+
+class DeelInfluenceError(Exception):
+    """Base class of the errors that the library raises on purpose."""
+
+
+class BackendError(DeelInfluenceError, ImportError):
+    """Keras runs on a back end other than TensorFlow."""
+
+
+class NotBatchedError(DeelInfluenceError, ValueError):
+    """A dataset yields single examples where batches are needed."""
+
+
+class InfiniteDatasetError(DeelInfluenceError, ValueError):
+    """A dataset never ends."""
+
+
+class EmptyDatasetError(DeelInfluenceError, ValueError):
+    """A dataset yields no example."""
+
+
+class DatasetOrderError(DeelInfluenceError, ValueError):
+    """A dataset changes its order from pass to pass, so that positions identify nothing."""
+
+
+class LabelError(DeelInfluenceError, ValueError):
+    """Labels do not fit the loss and the outputs of the model."""
+
+
+class NonFiniteError(DeelInfluenceError, ValueError):
+    """A computation gave NaN or infinity; the message names the first batch that did."""
+
+
+class BatchError(DeelInfluenceError, ValueError):
+    """TensorFlow refuses to compute a batch; the message names it and gives the reason."""
+
+
+class UnsupportedModelError(DeelInfluenceError, ValueError):
+    """The model cannot be used as it is, for the reason given in the message."""
+
+
+class UnknownLayerError(DeelInfluenceError, ValueError):
+    """A layer that was asked for is not in the model."""
+
+
+class MissingLossError(DeelInfluenceError, ValueError):
+    """There is no loss: the model is not compiled and none was given."""
+
+
+class CurvatureSizeError(DeelInfluenceError, MemoryError):
+    """A dense curvature matrix does not fit in memory."""
+
+
+class DataSourceError(DeelInfluenceError, ValueError):
+    """A data source on disk is missing, corrupt or of the wrong form."""
+
+
+class MissingExtraError(DeelInfluenceError, ImportError):
+    """An optional package is needed; the message names the extra that installs it."""
+
+
+class CurvatureWarning(UserWarning):
+    """The curvature says that the weights are no minimum of the training objective."""
+
+
+class LayerRuleWarning(UserWarning):
+    """A layer's fast rule was set aside; automatic differentiation, slower, serves it."""
+
+
+class IgnoredTermWarning(UserWarning):
+    """A term of the training objective cannot be attributed to examples and is left out."""

@@ -1,0 +1,307 @@
+"""The per-example gradients of one layer, kept in the form in which they are cheapest.
+
+A block stands for the matrix of gradient rows ``(b, q)`` of a layer's q watched parameters, which
+it builds only when asked: `GradientBlock.rows`. Everything else is algebra on what the block
+keeps, and a subclass overrides the operations that its form makes cheaper. The base class is the
+plain definition of each of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+
+import tensorflow as tf
+
+SMALL_WIDTH = 128
+"""Up to this many inputs, one product with the gradient rows beats two with their factors."""
+
+
+class GradientBlock(ABC):
+    """Gradient rows ``(b, q)`` of one layer.
+
+    Attributes
+    ----------
+    matrix_shape
+        ``(r, s)`` where each row, reshaped, is the matrix ``Σ_t a_t δ_tᵀ`` that Kronecker-factored
+        methods work on (the bias is the last of its r rows), or None.
+    """
+
+    matrix_shape: tuple[int, int] | None = None
+
+    @abstractmethod
+    def _build_rows(self) -> tf.Tensor:
+        """Return the gradients, shape ``(b, q)``. To be implemented by subclasses."""
+
+    @cached_property
+    def _rows(self) -> tf.Tensor:
+        return self._build_rows()
+
+    def rows(self) -> tf.Tensor:
+        """Return the gradients, shape ``(b, q)``; built once."""
+        return self._rows
+
+    def squared_norms(self) -> tf.Tensor:
+        """Return ``‖g_i‖²``, shape ``(b,)``."""
+        return tf.reduce_sum(tf.square(self.rows()), axis=1)
+
+    def inner(self, other: GradientBlock) -> tf.Tensor:
+        """Return all inner products with the examples of ``other``, shape ``(b, m)``."""
+        return tf.matmul(self.rows(), other.rows(), transpose_b=True)
+
+    def dot(self, vectors: tf.Tensor) -> tf.Tensor:
+        """Return the inner products with ``vectors`` ``(k, q)``, shape ``(b, k)``."""
+        return tf.matmul(self.rows(), vectors, transpose_b=True)
+
+    def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
+        """Return ``Σ_i w_ji g_i`` for weights ``(k, b)``, shape ``(k, q)``."""
+        return tf.matmul(weights, self.rows())
+
+    def rotate(self, left: tf.Tensor, right: tf.Tensor | None = None) -> GradientBlock:
+        """Express the gradients in other bases.
+
+        Parameters
+        ----------
+        left
+            Basis ``(r, r')`` of the rows of the gradient matrix; for a block without
+            `matrix_shape`, of the whole row, ``(q, q')``.
+        right
+            Basis ``(s, s')`` of its columns; None where there is no `matrix_shape`.
+
+        Returns
+        -------
+        A block with ``leftᵀ G_i right`` for the gradient matrices ``G_i``.
+        """
+        if self.matrix_shape is None or right is None:
+            return RowsBlock(tf.matmul(self.rows(), left))
+        matrices = tf.reshape(self.rows(), (-1, *self.matrix_shape))
+        turned = tf.matmul(tf.einsum("bij,ik->bkj", matrices, left), right)
+        shape = (int(left.shape[1]), int(right.shape[1]))
+        return RowsBlock(tf.reshape(turned, (-1, shape[0] * shape[1])), shape)
+
+    def scaled_squared_norms(self, scale: tf.Tensor) -> tf.Tensor:
+        """Return ``Σ_j scale_j g_ij²`` for scale ``(q,)`` or ``(r, s)``, shape ``(b,)``."""
+        squares = tf.square(self.rows())
+        return tf.linalg.matvec(squares, tf.reshape(scale, (-1,)))
+
+
+class RowsBlock(GradientBlock):
+    """Gradients that are kept as rows, because they are small or have no structure.
+
+    Parameters
+    ----------
+    rows
+        Shape ``(b, q)``.
+    matrix_shape
+        ``(r, s)`` with ``r·s = q`` if the rows are flattened matrices.
+    """
+
+    def __init__(self, rows: tf.Tensor, matrix_shape: tuple[int, int] | None = None) -> None:
+        self._given = rows
+        self.matrix_shape = matrix_shape
+
+    def _build_rows(self) -> tf.Tensor:
+        return self._given
+
+
+class SumBlock(GradientBlock):
+    """The sum of blocks: a layer that was used several times.
+
+    Parameters
+    ----------
+    blocks
+        One block for each use, all with the same number of columns.
+    """
+
+    def __init__(self, blocks: Sequence[GradientBlock]) -> None:
+        self._blocks = tuple(blocks)
+        self.matrix_shape = self._blocks[0].matrix_shape
+
+    def _build_rows(self) -> tf.Tensor:
+        return tf.add_n([block.rows() for block in self._blocks])
+
+
+class OuterBlock(GradientBlock):
+    """Gradients of rank one, ``a_i δ_iᵀ``: a dense layer applied once to each example.
+
+    Parameters
+    ----------
+    a
+        Inputs of the layer, shape ``(b, i)``.
+    delta
+        Gradients in its pre-activation outputs, shape ``(b, o)``.
+    bias
+        Whether a constant input of one follows, whose row is the gradient of the bias.
+    """
+
+    def __init__(self, a: tf.Tensor, delta: tf.Tensor, bias: bool) -> None:
+        self._a, self._delta, self._bias = a, delta, bias
+        self._shape = self.matrix_shape = (int(a.shape[1]) + bias, int(delta.shape[1]))
+
+    @cached_property
+    def inputs(self) -> tf.Tensor:
+        """The inputs, extended by one if there is a bias, shape ``(b, r)``."""
+        if not self._bias:
+            return self._a
+        return tf.concat([self._a, tf.ones_like(self._a[:, :1])], axis=1)
+
+    @property
+    def deltas(self) -> tf.Tensor:
+        """The gradients in the pre-activation outputs, shape ``(b, s)``."""
+        return self._delta
+
+    def _build_rows(self) -> tf.Tensor:
+        r, s = self._shape
+        return tf.reshape(self.inputs[:, :, None] * self._delta[:, None, :], (-1, r * s))
+
+    def squared_norms(self) -> tf.Tensor:  # ‖a‖² ‖δ‖²
+        squares = tf.reduce_sum(tf.square(self._a), axis=1) + float(self._bias)
+        return squares * tf.reduce_sum(tf.square(self._delta), axis=1)
+
+    def inner(self, other: GradientBlock) -> tf.Tensor:  # (aᵀa')(δᵀδ')
+        if not isinstance(other, OuterBlock):
+            return super().inner(other)
+        first = tf.matmul(self._a, other._a, transpose_b=True) + float(self._bias)
+        return first * tf.matmul(self._delta, other._delta, transpose_b=True)
+
+    def dot(self, vectors: tf.Tensor) -> tf.Tensor:  # aᵀ V δ, without the outer product
+        r, s = self._shape
+        if r <= SMALL_WIDTH:
+            return super().dot(vectors)
+        count = tf.shape(vectors)[0]
+        folded = tf.transpose(tf.reshape(vectors, (count, r, s)), (1, 0, 2))
+        along = tf.reshape(tf.matmul(self.inputs, tf.reshape(folded, (r, -1))), (-1, count, s))
+        return tf.linalg.matvec(along, self._delta)
+
+    def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:  # Aᵀ diag(w) Δ
+        r, s = self._shape
+        weighted = self.inputs[None] * weights[:, :, None]
+        return tf.reshape(tf.matmul(weighted, self._delta, transpose_a=True), (-1, r * s))
+
+    def rotate(self, left: tf.Tensor, right: tf.Tensor | None = None) -> GradientBlock:
+        return OuterBlock(tf.matmul(self.inputs, left), tf.matmul(self._delta, right), False)
+
+    def scaled_squared_norms(self, scale: tf.Tensor) -> tf.Tensor:  # Σ (a² scale) δ²
+        along = tf.matmul(tf.square(self.inputs), tf.reshape(scale, self.matrix_shape))
+        return tf.reduce_sum(along * tf.square(self._delta), axis=1)
+
+
+class SequenceBlock(GradientBlock):
+    """Gradients ``Σ_t a_t δ_tᵀ``: a dense layer along a sequence, or used several times.
+
+    Parameters
+    ----------
+    a
+        Inputs, shape ``(b, t, i)``.
+    delta
+        Gradients in the pre-activation outputs, shape ``(b, t, o)``.
+    bias
+        Whether a constant input of one follows.
+    """
+
+    def __init__(self, a: tf.Tensor, delta: tf.Tensor, bias: bool) -> None:
+        self._a, self._delta, self._bias = a, delta, bias
+        self._shape = self.matrix_shape = (int(a.shape[2]) + bias, int(delta.shape[2]))
+
+    @cached_property
+    def inputs(self) -> tf.Tensor:
+        """The inputs, extended by one if there is a bias, shape ``(b, t, r)``."""
+        if not self._bias:
+            return self._a
+        return tf.concat([self._a, tf.ones_like(self._a[:, :, :1])], axis=2)
+
+    @property
+    def deltas(self) -> tf.Tensor:
+        """The gradients in the pre-activation outputs, shape ``(b, t, s)``."""
+        return self._delta
+
+    def _build_rows(self) -> tf.Tensor:
+        r, s = self._shape
+        kernel = tf.matmul(self._a, self._delta, transpose_a=True)
+        if not self._bias:
+            return tf.reshape(kernel, (-1, r * s))
+        bias = tf.reduce_sum(self._delta, axis=1)
+        return tf.concat([tf.reshape(kernel, (-1, (r - 1) * s)), bias], axis=1)
+
+    def squared_norms(self) -> tf.Tensor:
+        if not prefers_gram(self._a.shape[1], *self._shape):
+            return super().squared_norms()
+        return gram_squared_norms(self._a, self._delta, self._bias)
+
+    def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
+        r, s = self._shape
+        inputs = tf.reshape(self.inputs, (-1, r))
+        repeated = tf.repeat(weights, tf.shape(self._a)[1], axis=1)
+        weighted = inputs[None] * repeated[:, :, None]
+        deltas = tf.reshape(self._delta, (-1, s))
+        return tf.reshape(tf.matmul(weighted, deltas, transpose_a=True), (-1, r * s))
+
+    def rotate(self, left: tf.Tensor, right: tf.Tensor | None = None) -> GradientBlock:
+        a = tf.einsum("bti,ik->btk", self.inputs, left)
+        return SequenceBlock(a, tf.einsum("bto,ok->btk", self._delta, right), False)
+
+
+class LookupBlock(GradientBlock):
+    """Gradients of an embedding: row ``index_t`` of the table receives ``δ_t``.
+
+    Parameters
+    ----------
+    indices
+        Looked-up rows, int, shape ``(b, t)``.
+    delta
+        Gradients in the looked-up vectors, shape ``(b, t, d)``.
+    num_rows
+        Number v of rows of the table; q = v·d.
+    """
+
+    def __init__(self, indices: tf.Tensor, delta: tf.Tensor, num_rows: int) -> None:
+        self._indices = tf.cast(indices, tf.int32)
+        self._delta = delta
+        self._num_rows = num_rows
+        self._width = int(delta.shape[2])
+
+    def _build_rows(self) -> tf.Tensor:
+        b, t = tf.shape(self._indices)[0], tf.shape(self._indices)[1]
+        segments = self._indices + self._num_rows * tf.range(b)[:, None]
+        flat = tf.reshape(self._delta, (b * t, self._width))
+        table = tf.math.unsorted_segment_sum(flat, tf.reshape(segments, (-1,)), b * self._num_rows)
+        return tf.reshape(table, (b, self._num_rows * self._width))
+
+    def squared_norms(self) -> tf.Tensor:  # Σ_tt' [index_t = index_t'] δ_tᵀδ_t'
+        same = self._indices[:, :, None] == self._indices[:, None, :]
+        gram = tf.matmul(self._delta, self._delta, transpose_b=True)
+        return tf.reduce_sum(tf.where(same, gram, tf.zeros_like(gram)), axis=(1, 2))
+
+    def inner(self, other: GradientBlock) -> tf.Tensor:
+        if not isinstance(other, LookupBlock):
+            return super().inner(other)
+        same = self._indices[:, None, :, None] == other._indices[None, :, None, :]
+        gram = tf.einsum("btd,msd->bmts", self._delta, other._delta)
+        return tf.reduce_sum(tf.where(same, gram, tf.zeros_like(gram)), axis=(2, 3))
+
+    def dot(self, vectors: tf.Tensor) -> tf.Tensor:
+        tables = tf.reshape(vectors, (-1, self._num_rows, self._width))
+        found = tf.gather(tf.transpose(tables, (1, 0, 2)), self._indices)  # (b, t, k, d)
+        return tf.einsum("btkd,btd->bk", found, self._delta)
+
+    def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
+        weighted = tf.einsum("kb,btd->btkd", weights, self._delta)
+        flat = tf.reshape(weighted, (-1, tf.shape(weights)[0], self._width))
+        table = tf.math.unsorted_segment_sum(flat, tf.reshape(self._indices, (-1,)), self._num_rows)
+        return tf.reshape(tf.transpose(table, (1, 0, 2)), (-1, self._num_rows * self._width))
+
+
+def prefers_gram(positions: int | None, r: int, s: int) -> bool:
+    """Tell whether norms cost less from Gram matrices than from the gradient matrix itself.
+
+    Per example the Gram matrices take ``t²(r + s)`` multiplications, the matrix ``t·r·s``; with an
+    unknown number of positions the matrix form is kept, whose cost grows only linearly.
+    """
+    return positions is not None and positions * (r + s) < r * s
+
+
+def gram_squared_norms(a: tf.Tensor, delta: tf.Tensor, bias: bool) -> tf.Tensor:
+    """Return ``Σ_tt' (a_tᵀa_t' + bias)(δ_tᵀδ_t')`` of ``(b, t, ·)`` tensors, shape ``(b,)``."""
+    first = tf.matmul(a, a, transpose_b=True) + float(bias)
+    return tf.reduce_sum(first * tf.matmul(delta, delta, transpose_b=True), axis=(1, 2))

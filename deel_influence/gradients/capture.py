@@ -1,0 +1,229 @@
+"""One forward and one backward pass that show each layer's inputs and output gradients.
+
+While the passes are traced, the `call` of the layers of interest is overlaid on the instance, and
+so is its activation, so that the tensor before it can be seen. Both are put back before the
+function returns, whatever happens; nothing of the model is changed in between.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ..errors import UnsupportedModelError
+from ..model.influence_model import BaseInfluenceModel
+from ..model.selection import all_layers
+from ..types import Batch
+from .rules.registry import find_rule
+
+# Two traces of one model at the same time would see each other's overlays.
+_TRACING = threading.RLock()
+
+
+@dataclass
+class Tap:
+    """One call of a layer: its first argument and its pre-activation output."""
+
+    inputs: tf.Tensor
+    output: tf.Tensor
+
+
+@dataclass
+class Forward:
+    """A forward pass with taps.
+
+    Attributes
+    ----------
+    losses
+        Per-example losses, shape ``(b,)``.
+    outputs
+        What the model returned.
+    taps
+        For each layer of interest, in the order given, its calls in order.
+    """
+
+    losses: tf.Tensor
+    outputs: Any
+    taps: list[list[Tap]] = field(default_factory=list)
+
+
+def forward_with_taps(
+    model: BaseInfluenceModel,
+    layers: Sequence[keras.layers.Layer],
+    batch: Batch,
+    tapes: Sequence[tf.GradientTape],
+) -> Forward:
+    """Run the model on a batch; the tapes watch the pre-activation outputs of ``layers``.
+
+    Parameters
+    ----------
+    model
+        The wrapped model.
+    layers
+        The layers to look at.
+    batch
+        A batch of the dataset.
+    tapes
+        Gradient tapes, already recording.
+    """
+    inputs, targets, sample_weight = model.process_batch_for_loss_fn(batch)
+    outputs, taps = _tapped_call(model, layers, inputs, tapes)
+    losses = model.loss_function(targets, outputs, sample_weight)
+    return Forward(tf.cast(losses, model.dtype), outputs, taps)
+
+
+def forward_to_logits(
+    model: BaseInfluenceModel,
+    layers: Sequence[keras.layers.Layer],
+    batch: Batch,
+    tapes: Sequence[tf.GradientTape],
+    logits_tapes: Sequence[tf.GradientTape],
+) -> tuple[Forward, tf.Tensor]:
+    """Do what `forward_with_taps` does, and return the logits, which ``logits_tapes`` watch.
+
+    The logits are the model's output or, where the last layer to run applied an activation to
+    give it, the tensor before that activation.
+    """
+    inputs, targets, sample_weight = model.process_batch_for_loss_fn(batch)
+    final = [x for x in all_layers(model.model) if _has_activation(x)]
+    marks: list[_Activated] = []
+    with ExitStack() as stack:
+        for layer in final:
+            stack.enter_context(_marked_activation(layer, marks, logits_tapes))
+        outputs, taps = _tapped_call(model, layers, inputs, tapes)
+        if not isinstance(outputs, tf.Tensor):
+            message = (
+                "The Gauss-Newton matrix needs a model with one output tensor. Received: "
+                f"{type(outputs).__name__}. Use curvature='hessian'."
+            )
+            raise UnsupportedModelError(message)
+    logits = next((mark.logits for mark in marks if mark.result is outputs), None)
+    if logits is None:
+        logits = outputs = tf.identity(outputs)
+        for tape in logits_tapes:
+            tape.watch(logits)
+    losses = model.loss_function(targets, outputs, sample_weight)
+    return Forward(tf.cast(losses, model.dtype), outputs, taps), logits
+
+
+@dataclass
+class _Activated:
+    """An activation's argument and result."""
+
+    logits: tf.Tensor
+    result: tf.Tensor
+
+
+def _has_activation(layer: keras.layers.Layer) -> bool:
+    return find_rule(layer) is not None and getattr(layer, "activation", None) is not None
+
+
+def _marked_activation(
+    layer: keras.layers.Layer, marks: list[_Activated], tapes: Sequence[tf.GradientTape]
+) -> AbstractContextManager[None]:
+    """Note what the activation of a layer is applied to, and let the tapes watch it."""
+    activation = layer.activation
+
+    def marked(pre_activation: tf.Tensor) -> tf.Tensor:
+        logits = tf.identity(pre_activation)
+        for tape in tapes:
+            tape.watch(logits)
+        result = activation(logits)
+        if result is logits:
+            result = tf.identity(result)
+        marks.append(_Activated(logits, result))
+        return result
+
+    return overlaid(layer, "activation", marked)
+
+
+def _tapped_call(
+    model: BaseInfluenceModel,
+    layers: Sequence[keras.layers.Layer],
+    inputs: Any,
+    tapes: Sequence[tf.GradientTape],
+) -> tuple[Any, list[list[Tap]]]:
+    """Call the model with taps on ``layers``; return its outputs and the taps."""
+    taps: list[list[Tap]] = [[] for _ in layers]
+    with _TRACING, ExitStack() as stack:
+        for layer, seen in zip(layers, taps, strict=True):
+            stack.enter_context(_tapped(layer, seen, tapes))
+        outputs = model(inputs)
+    _check_graph(layers, taps, outputs)
+    return outputs, taps
+
+
+def _check_graph(
+    layers: Sequence[keras.layers.Layer], taps: Sequence[Sequence[Tap]], outputs: Any
+) -> None:
+    """Refuse taps that were set inside a loop of the model, whose tensors are out of reach."""
+    first = tf.nest.flatten(outputs)[0]
+    if not tf.is_symbolic_tensor(first):
+        return
+    for layer, seen in zip(layers, taps, strict=True):
+        if any(tap.output.graph is not first.graph for tap in seen):
+            message = (
+                f"Layer {layer.name!r} is called inside a loop once the model is compiled, though "
+                "not when it runs eagerly, so its gradients cannot be read. Watch other layers."
+            )
+            raise UnsupportedModelError(message)
+
+
+@contextmanager
+def _tapped(
+    layer: keras.layers.Layer, seen: list[Tap], tapes: Sequence[tf.GradientTape]
+) -> Iterator[None]:
+    """Overlay the call of one layer so that its inputs and outputs are noted."""
+    original = layer.call
+    activation = getattr(layer, "activation", None)
+
+    def watch(tensor: tf.Tensor) -> tf.Tensor:
+        # A tensor of its own: watching the layer's input where the layer returns it unchanged
+        # would add up the gradients of both.
+        tensor = tf.identity(tensor)
+        for tape in tapes:
+            tape.watch(tensor)
+        return tensor
+
+    def call(inputs: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
+        if activation is None:
+            output = watch(original(inputs, *args, **kwargs))
+            seen.append(Tap(inputs, output))
+            return output
+
+        def tapped_activation(pre_activation: tf.Tensor) -> tf.Tensor:
+            output = watch(pre_activation)
+            seen.append(Tap(inputs, output))
+            return activation(output)
+
+        with overlaid(layer, "activation", tapped_activation):
+            return original(inputs, *args, **kwargs)
+
+    with overlaid(layer, "call", call):
+        yield
+
+
+@contextmanager
+def overlaid(layer: keras.layers.Layer, name: str, value: Any) -> Iterator[None]:
+    """Shadow an attribute of the instance for a while.
+
+    The instance dictionary is written directly, because assigning to the layer would let Keras
+    track, and so keep, what is assigned.
+    """
+    attributes = vars(layer)
+    present = name in attributes
+    before = attributes.get(name)
+    attributes[name] = value
+    try:
+        yield
+    finally:
+        if present:
+            attributes[name] = before
+        else:
+            del attributes[name]

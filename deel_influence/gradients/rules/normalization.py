@@ -1,0 +1,103 @@
+"""Rules for the scale and offset of normalisation layers.
+
+They share ``y = γ x̂ + β`` with x̂ free of γ and β, so that the gradients are ``Σ_t δ_t x̂_t`` and
+``Σ_t δ_t``: short rows, kept as such. Only x̂ differs; it is computed again from the inputs.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from ..blocks import RowsBlock
+from .base import LayerRule, LayerUse, OwnedBlock, Watched
+
+
+class NormalizationRule(LayerRule):
+    """The part that the rules for normalisation layers share."""
+
+    def variables(self, layer: keras.layers.Layer) -> Sequence[keras.Variable]:
+        return [v for v in (layer.gamma, layer.beta) if v is not None]
+
+    def blocks(
+        self, layer: keras.layers.Layer, uses: Sequence[LayerUse], watched: Watched
+    ) -> list[OwnedBlock]:
+        axes = self._parameter_axes(layer, uses[0].inputs.shape.rank)
+        result = []
+        if layer.gamma is not None and watched(layer.gamma):
+            rows = [_keep(u.delta * self._normalized(layer, u.inputs), axes) for u in uses]
+            result.append(OwnedBlock((layer.gamma,), RowsBlock(tf.add_n(rows))))
+        if layer.beta is not None and watched(layer.beta):
+            rows = [_keep(use.delta, axes) for use in uses]
+            result.append(OwnedBlock((layer.beta,), RowsBlock(tf.add_n(rows))))
+        return result
+
+    def _parameter_axes(self, layer: keras.layers.Layer, rank: int) -> tuple[int, ...]:
+        """Return the axes of the inputs along which the parameters vary."""
+        axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
+        return tuple(sorted(axis % rank for axis in axes))
+
+    @abstractmethod
+    def _normalized(self, layer: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
+        """Return x̂, of the shape of ``x``. To be implemented by subclasses."""
+
+
+class BatchNormalizationRule(NormalizationRule):
+    """BatchNormalization in inference mode: x̂ comes from the moving statistics."""
+
+    layer_types = (keras.layers.BatchNormalization,)
+
+    def _supports(self, layer: keras.layers.Layer) -> bool:
+        return isinstance(layer.axis, int)
+
+    def _normalized(self, layer: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
+        shape = [1] * x.shape.rank
+        shape[layer.axis] = -1
+        mean = tf.reshape(tf.cast(layer.moving_mean.value, x.dtype), shape)
+        variance = tf.reshape(tf.cast(layer.moving_variance.value, x.dtype), shape)
+        return (x - mean) * tf.math.rsqrt(variance + layer.epsilon)
+
+
+class LayerNormalizationRule(NormalizationRule):
+    """LayerNormalization: x̂ comes from the moments over the parameters' own axes."""
+
+    layer_types = (keras.layers.LayerNormalization,)
+
+    def _supports(self, layer: keras.layers.Layer) -> bool:
+        return not getattr(layer, "rms_scaling", False)
+
+    def _normalized(self, layer: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
+        axes = self._parameter_axes(layer, x.shape.rank)
+        mean, variance = tf.nn.moments(x, axes, keepdims=True)
+        return (x - mean) * tf.math.rsqrt(variance + layer.epsilon)
+
+
+class GroupNormalizationRule(NormalizationRule):
+    """GroupNormalization: x̂ comes from the moments over all but batch and group."""
+
+    layer_types = (keras.layers.GroupNormalization,)
+
+    def _normalized(self, layer: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
+        axis = layer.axis % x.shape.rank
+        order = (0, axis, *(i for i in range(1, x.shape.rank) if i != axis))
+        first = tf.transpose(x, order)
+        shape = tf.shape(first)
+        channels = int(x.shape[axis])
+        grouped = tf.reshape(first, (shape[0], layer.groups, channels // layer.groups, -1))
+        mean, variance = tf.nn.moments(grouped, (2, 3), keepdims=True)
+        scaled = (grouped - mean) * tf.math.rsqrt(variance + layer.epsilon)
+        back = [order.index(i) for i in range(x.shape.rank)]
+        return tf.transpose(tf.reshape(scaled, shape), back)
+
+
+def _keep(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+    """Sum ``(b, ...)`` over all axes but the batch and ``axes``, shape ``(b, q)``."""
+    others = [i for i in range(1, x.shape.rank) if i not in axes]
+    kept = tf.reduce_sum(x, axis=others) if others else x
+    size = 1
+    for axis in axes:
+        size *= int(x.shape[axis])
+    return tf.reshape(kept, (-1, size))

@@ -1,0 +1,96 @@
+"""Strategies by name."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import tensorflow as tf
+
+from ..model.influence_model import BaseInfluenceModel
+from .base import InverseHessianVectorProduct
+from .exact import ExactIHVP
+from .identity import IdentityIHVP
+
+
+class IHVPCalculator(Enum):
+    """The strategies, by the names that `ihvp_calculator=` takes."""
+
+    Exact = ExactIHVP
+    Identity = IdentityIHVP
+
+    @staticmethod
+    def from_string(ihvp_calculator: str) -> IHVPCalculator:
+        """Return the strategy of that name.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        for member in IHVPCalculator:
+            if member.value.name == str(ihvp_calculator).lower():
+                return member
+        names = [member.value.name for member in IHVPCalculator]
+        message = (
+            f"Argument `ihvp_calculator` must be one of {names}, an IHVPCalculator or an "
+            f"InverseHessianVectorProduct. Received: {ihvp_calculator!r}."
+        )
+        raise ValueError(message)
+
+
+def resolve_ihvp(
+    ihvp_calculator: Any,
+    model: BaseInfluenceModel,
+    train_dataset: tf.data.Dataset,
+    **settings: Any,
+) -> InverseHessianVectorProduct:
+    """Return a fitted strategy for a name, an `IHVPCalculator`, a class or a fitted strategy.
+
+    Parameters
+    ----------
+    ihvp_calculator
+        What the user passed.
+    model, train_dataset
+        What the strategy is fitted on, unless it is fitted already.
+    settings
+        Passed on to the strategies that take them.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, a strategy fitted for another model, or settings that a fitted
+        strategy can no longer take.
+    """
+    if isinstance(ihvp_calculator, InverseHessianVectorProduct):
+        _check_fitted(ihvp_calculator, model, settings)
+        return ihvp_calculator
+    if isinstance(ihvp_calculator, IHVPCalculator):
+        strategy = ihvp_calculator.value
+    elif isinstance(ihvp_calculator, type) and issubclass(
+        ihvp_calculator, InverseHessianVectorProduct
+    ):
+        strategy = ihvp_calculator
+    else:
+        strategy = IHVPCalculator.from_string(ihvp_calculator).value
+    if strategy is IdentityIHVP:
+        return IdentityIHVP(model, train_dataset)
+    return strategy(model, train_dataset, **settings)
+
+
+def _check_fitted(
+    ihvp: InverseHessianVectorProduct, model: BaseInfluenceModel, settings: dict[str, Any]
+) -> None:
+    if ihvp.model is not model:
+        message = (
+            "Argument `ihvp_calculator` must be fitted on the same InfluenceModel as the "
+            "calculator. Received: one of another model."
+        )
+        raise ValueError(message)
+    if settings.get("n_samples_for_hessian") is not None:
+        message = (
+            "Argument `n_samples_for_hessian` has no effect on a strategy that is fitted "
+            f"already. Received: {settings['n_samples_for_hessian']} with an {type(ihvp).__name__} "
+            "object. Give it to that object instead."
+        )
+        raise ValueError(message)

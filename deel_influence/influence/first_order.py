@@ -1,0 +1,184 @@
+"""First-order influence functions, of examples and of groups."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..calculators.base import BaseInfluenceCalculator
+from ..calculators.group import BaseGroupInfluenceCalculator
+from ..calculators.streaming import stream
+from ..gradients.batch_gradients import BatchGradients
+from ..ihvp.registry import resolve_ihvp
+from ..model.influence_model import BaseInfluenceModel
+from ..types import Batch, IdFunction
+from ..utils.datasets import check_dataset, count_examples
+from .group_sums import sum_by_group
+
+
+class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceCalculator):
+    """Influence ``g(z)ᵀ H⁻¹ g(z_i)`` of training example z_i on query z [1]_.
+
+    Positive: z_i helps z, that is, without z_i the loss on z would rise. There is no 1/n in the
+    score; `predict_loss_change` gives the predicted change of the loss itself. The influence of a
+    group is the sum over its members [2]_.
+
+    Parameters
+    ----------
+    model
+        The wrapped model.
+    dataset
+        The batched training set, n examples.
+    ihvp_calculator
+        ``"exact"``, ``"identity"``, an `IHVPCalculator`, or a fitted
+        `InverseHessianVectorProduct`.
+    n_samples_for_hessian
+        How many examples to draw for the curvature; None takes all.
+    shuffle_buffer_size
+        Buffer of that draw.
+    normalize
+        Divide each score by ``‖H⁻¹ g(z_i)‖`` (θ-RelatIF [3]_), which finds examples that matter to
+        this query rather than to all.
+    seed
+        Fixes the draw of examples.
+
+    References
+    ----------
+    .. [1] P. W. Koh, P. Liang. Understanding Black-box Predictions via Influence Functions. ICML
+       2017.
+    .. [2] P. W. Koh, K.-S. Ang, H. H. K. Teo, P. Liang. On the Accuracy of Influence Functions for
+       Measuring Group Effects. NeurIPS 2019.
+    .. [3] E. Barshan, M.-E. Brunet, G. K. Dziugaite. RelatIF: Identifying Explanatory Training
+       Samples via Relative Influence. AISTATS 2020.
+    """
+
+    def __init__(
+        self,
+        model: BaseInfluenceModel,
+        dataset: tf.data.Dataset,
+        ihvp_calculator: Any = "exact",
+        n_samples_for_hessian: int | None = None,
+        shuffle_buffer_size: int = 10000,
+        normalize: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(model)
+        self.train_dataset = dataset
+        self.normalize = normalize
+        self.ihvp_calculator = resolve_ihvp(
+            ihvp_calculator,
+            model,
+            dataset,
+            n_samples_for_hessian=n_samples_for_hessian,
+            shuffle_buffer_size=shuffle_buffer_size,
+            seed=seed,
+        )
+
+    @cached_property
+    def num_train_examples(self) -> int:
+        """The number n of examples in the training set, counted at first use."""
+        return count_examples(self.train_dataset)
+
+    def predict_loss_change(
+        self,
+        dataset_to_evaluate: tf.data.Dataset,
+        train_set: tf.data.Dataset,
+        groups: Any = None,
+        id_fn: IdFunction | None = None,
+        device: str | None = None,
+        verbose: str | int = "auto",
+    ) -> np.ndarray:
+        """Predict how the loss of each query changes when training examples are removed.
+
+        The figure is ``(1/n) g(z)ᵀ H⁻¹ Σ_i (g(z_i) + ∇R)`` over the removed examples i: what
+        retraining without them, on the mean over what remains plus R, comes to in first order.
+        Positive: the loss on z would rise. `normalize` has no part in it.
+
+        Parameters
+        ----------
+        dataset_to_evaluate
+            The m queries, batched.
+        train_set
+            The examples that might be removed, batched.
+        groups
+            For each example of ``train_set`` the number of its group, from 0, or -1 for none;
+            int, shape ``(n,)``. None takes each example as a group of its own.
+        id_fn, device, verbose
+            As for `score`.
+
+        Returns
+        -------
+        Array ``(m, n)``, or ``(m, number of groups)``.
+        """
+        self._check_pair(dataset_to_evaluate, train_set, id_fn, device)
+        kernel = self._kernel("changes_of_batch", self._changes_of_batch)
+        source = self._streamed(train_set, id_fn, device, verbose, kernel)
+        rows = []
+        for chunk in self._chunks(source, dataset_to_evaluate, id_fn, device):
+            parts = [values for _, _, values in source.scored(chunk)]
+            rows.append(sum_by_group(np.concatenate(parts, axis=1), groups))
+        return np.concatenate(rows) / self.num_train_examples
+
+    def compute_influence_vector_group(self, group: tf.data.Dataset) -> tf.Tensor:
+        """Return ``H⁻¹ Σ_i g(z_i)`` over the group, shape ``(1, p)``, of norm one if normalised."""
+        vector = self.ihvp_calculator.solve(self._summed_gradients(group, "group"))
+        return tf.math.l2_normalize(vector, axis=1, epsilon=0.0) if self.normalize else vector
+
+    def estimate_influence_values_group(
+        self, group_train: tf.data.Dataset, group_to_evaluate: tf.data.Dataset | None = None
+    ) -> tf.Tensor:
+        """Return ``Σ_z Σ_i g(z)ᵀ H⁻¹ g(z_i)``, a scalar.
+
+        With ``normalize`` it is divided by ``‖Σ_i H⁻¹ g(z_i)‖``.
+        """
+        vector = self.compute_influence_vector_group(group_train)
+        other = group_train if group_to_evaluate is None else group_to_evaluate
+        return tf.reduce_sum(vector * self._summed_gradients(other, "group_to_evaluate"))
+
+    def _train_vectors(self, batch: Batch) -> tf.Tensor:
+        vectors = self.ihvp_calculator.solve(self.engine.gradients(batch).materialize())
+        return tf.math.l2_normalize(vectors, axis=1, epsilon=0.0) if self.normalize else vectors
+
+    def _query_vectors(self, batch: Batch) -> tf.Tensor:
+        return self.engine.gradients(batch).materialize()
+
+    # H is symmetric, so that it may be inverted on the side of the queries, which are fewer; the
+    # training examples then need no (b, p) array.
+
+    def _query_factors(self, batch: Batch) -> tf.Tensor:
+        return self.ihvp_calculator.solve(self._query_vectors(batch))
+
+    def _scores_of_batch(self, factors: tf.Tensor, batch: Batch) -> tf.Tensor:
+        gradients = self.engine.gradients(batch)
+        scores = tf.transpose(gradients.dot(factors))
+        if not self.normalize:
+            return scores
+        return tf.math.divide_no_nan(scores, self._vector_norms(gradients)[None])
+
+    def _self_scores(self, batch: Batch) -> tf.Tensor:
+        gradients = self.engine.gradients(batch)
+        scores = self.ihvp_calculator.self_influence(gradients)
+        if not self.normalize:
+            return scores
+        return tf.math.divide_no_nan(scores, self._vector_norms(gradients))
+
+    def _vector_norms(self, gradients: BatchGradients) -> tf.Tensor:
+        """Return ``‖H⁻¹ g_i‖``, shape ``(b,)``."""
+        return tf.norm(self.ihvp_calculator.solve(gradients.materialize()), axis=1)
+
+    def _changes_of_batch(self, factors: tf.Tensor, batch: Batch) -> tf.Tensor:
+        """Return ``g(z)ᵀ H⁻¹ (g(z_i) + ∇R)`` for factors ``H⁻¹ g(z)``, shape ``(m, b)``."""
+        scores = tf.transpose(self.engine.gradients(batch).dot(factors))
+        return scores + tf.linalg.matvec(factors, self.model.regularization_gradient())[:, None]
+
+    def _summed_gradients(self, group: tf.data.Dataset, argument: str) -> tf.Tensor:
+        """Return ``Σ g(z_i)`` over a dataset, shape ``(1, p)``."""
+        check_dataset(group, argument, self.model.input_rank)
+        kernel = self._kernel("summed_gradients", self.model.batch_gradient_tensor)
+        total = tf.zeros((self.model.nb_params,), self.model.dtype)
+        for _, batch, _ in stream(self.engine, group, None, "Group", 0, argument):
+            total += kernel(batch)
+        return total[None]

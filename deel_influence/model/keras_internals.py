@@ -1,0 +1,17 @@
+"""The one place that reads what Keras keeps private, because no public way exists.
+
+`tests/model/test_keras_internals.py` fails when an upgrade of Keras takes these away.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def keras_mask(tensor: tf.Tensor) -> tf.Tensor | None:
+    """Return the mask that Keras attached to an output, or None.
+
+    The losses of Keras leave out masked positions, so an exact per-example loss must too; layers
+    pass masks on as an attribute of their outputs, for which Keras has no public reader.
+    """
+    return getattr(tensor, "_keras_mask", None)

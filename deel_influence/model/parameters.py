@@ -1,0 +1,64 @@
+"""Watched variables as one flat vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class ParameterLayout:
+    """Where each watched variable lies in the flat parameter vector ``(p,)``.
+
+    Parameters
+    ----------
+    variables
+        Keras variables, in the order in which their entries, row by row, fill the vector.
+    """
+
+    def __init__(self, variables: Sequence[keras.Variable]) -> None:
+        self.variables = tuple(variables)
+        self.shapes = tuple(tuple(int(d) for d in v.shape) for v in self.variables)
+        self.sizes = tuple(int(np.prod(shape, dtype=np.int64)) for shape in self.shapes)
+        ends = np.cumsum(self.sizes, dtype=np.int64)
+        self.slots = tuple(
+            (int(end) - size, int(end)) for end, size in zip(ends, self.sizes, strict=True)
+        )
+        self.size = int(ends[-1]) if len(ends) else 0
+
+    def __contains__(self, variable: keras.Variable) -> bool:
+        """Tell whether ``variable`` is watched."""
+        return any(v is variable for v in self.variables)
+
+    def position(self, variable: keras.Variable) -> int:
+        """Return the index of ``variable`` among the watched ones.
+
+        Raises
+        ------
+        KeyError
+            If it is not watched.
+        """
+        for index, watched in enumerate(self.variables):
+            if watched is variable:
+                return index
+        raise KeyError(variable.path)
+
+    def flatten(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Join tensors of the variables' shapes into ``(p,)``."""
+        return tf.concat([tf.reshape(tensor, (-1,)) for tensor in tensors], axis=0)
+
+    def flatten_rows(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Join tensors ``(b, *variable.shape)`` into ``(b, p)``."""
+        rows = [
+            tf.reshape(tensor, (-1, size)) for tensor, size in zip(tensors, self.sizes, strict=True)
+        ]
+        return tf.concat(rows, axis=1)
+
+    def unflatten(self, vector: tf.Tensor) -> list[tf.Tensor]:
+        """Split ``(p,)`` into tensors of the variables' shapes."""
+        return [
+            tf.reshape(vector[start:end], shape)
+            for (start, end), shape in zip(self.slots, self.shapes, strict=True)
+        ]

@@ -1,0 +1,112 @@
+"""One label and one prediction per example, from what the loss reads and the model gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deel_influence.errors import LabelError
+
+# Parts of the names of losses whose single output is a value rather than a class.
+_VALUE_LOSSES = (
+    "absolute",
+    "cosine",
+    "hinge",
+    "huber",
+    "logcosh",
+    "mae",
+    "mape",
+    "mse",
+    "msle",
+    "poisson",
+    "squared",
+)
+
+
+def read_labels(targets: Any, outputs: Any, loss: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Reduce the targets and the outputs of a batch to one number each per example.
+
+    Several outputs are the scores of classes, and the largest is predicted. A single output is
+    compared with a threshold if the labels are classes (0 for logits, 0.5 for probabilities), and
+    is itself the prediction if they are values.
+
+    Parameters
+    ----------
+    targets
+        Classes ``(b,)`` or ``(b, 1)``, one-hot rows ``(b, c)``, or values ``(b,)`` or ``(b, 1)``.
+    outputs
+        Model outputs, shape ``(b, c)``, ``(b, 1)`` or ``(b,)``.
+    loss
+        The Keras loss, or the callable, that compares the two.
+
+    Returns
+    -------
+    Labels, shape ``(b,)``, and predicted labels, shape ``(b,)``: int64 for classes, float64 for
+    values.
+
+    Raises
+    ------
+    LabelError
+        If there is not one label per example.
+    """
+    targets, outputs = _rows(targets, "labels"), _rows(outputs, "outputs")
+    if outputs.ndim == 1 and targets.ndim == 1:
+        if not _are_classes(targets, loss):
+            return targets.astype(np.float64), outputs.astype(np.float64)
+        threshold = 0.0 if _from_logits(loss) else 0.5
+        labels = np.rint(targets).astype(np.int64)
+        return labels, (outputs > threshold).astype(np.int64)
+    if outputs.ndim == 2 and targets.ndim == 1 and np.array_equal(targets, np.rint(targets)):
+        return targets.astype(np.int64), outputs.argmax(axis=1)
+    if outputs.ndim == 2 and targets.shape == outputs.shape and _are_distributions(targets):
+        return targets.argmax(axis=1), outputs.argmax(axis=1)
+    message = (
+        "Triage shows one label per example: a class number (b,), a one-hot row (b, c), or one "
+        f"value (b,). Received: labels of shape {targets.shape} and dtype {targets.dtype} for "
+        f"outputs of shape {outputs.shape}. Rank such examples with `calculator.score(dataset)`, "
+        "which reads no labels."
+    )
+    raise LabelError(message)
+
+
+def _rows(values: Any, name: str) -> np.ndarray:
+    """Return an array ``(b, ...)`` without axes of size one beyond the first."""
+    if isinstance(values, dict | list | tuple):
+        message = (
+            f"Triage shows one label per example. Received: {name} in a "
+            f"{type(values).__name__} of {len(values)} parts. Rank the examples of a model with "
+            "several outputs with `calculator.score(dataset)`, which reads no labels."
+        )
+        raise LabelError(message)
+    # Half-precision types are not all known to NumPy's functions.
+    array = tf.convert_to_tensor(values).numpy()
+    if array.dtype.kind not in "biu":
+        array = array.astype(np.float64)
+    return array.reshape(len(array), *(size for size in array.shape[1:] if size != 1))
+
+
+def _are_classes(targets: np.ndarray, loss: Any) -> bool:
+    """Tell classes from values where the model has a single output."""
+    name = _loss_name(loss)
+    if "binary" in name:
+        return True
+    if any(part in name for part in _VALUE_LOSSES):
+        return False
+    return targets.dtype.kind in "biu"
+
+
+def _are_distributions(targets: np.ndarray) -> bool:
+    return bool(np.all(targets >= 0) and np.allclose(targets.sum(axis=1), 1.0, atol=1e-3))
+
+
+def _loss_name(loss: Any) -> str:
+    # The class, because the name of a loss object is free text.
+    name = getattr(loss, "__name__", None) or type(loss).__name__
+    return name.lower().replace("_", "")
+
+
+def _from_logits(loss: Any) -> bool:
+    return isinstance(loss, keras.losses.Loss) and bool(loss.get_config().get("from_logits"))

@@ -1,0 +1,16 @@
+"""Utilities: datasets, ids, top-k, neighbours, devices, progress."""
+
+from .datasets import array_to_dataset, count_examples
+from .nearest_neighbors import BaseNearestNeighbors, LinearNearestNeighbors
+from .progress import progress_bar
+from .top_k import ORDER, BatchSort
+
+__all__ = [
+    "ORDER",
+    "BaseNearestNeighbors",
+    "BatchSort",
+    "LinearNearestNeighbors",
+    "array_to_dataset",
+    "count_examples",
+    "progress_bar",
+]

@@ -1,0 +1,232 @@
+"""What the library asks of a `tf.data.Dataset`: batches, an end, and an order that stays."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..errors import (
+    DatasetOrderError,
+    EmptyDatasetError,
+    InfiniteDatasetError,
+    NotBatchedError,
+)
+from ..types import Batch, IdFunction
+
+
+def check_dataset(dataset: Any, argument: str = "dataset", input_rank: int | None = None) -> None:
+    """Refuse what is no finite, batched dataset.
+
+    Parameters
+    ----------
+    dataset
+        What the user passed.
+    argument
+        The name of the argument, for the message.
+    input_rank
+        Rank of the model's first input, batch axis included, where it is known.
+
+    Raises
+    ------
+    TypeError
+        If it is no `tf.data.Dataset`.
+    NotBatchedError
+        If its elements are single examples.
+    InfiniteDatasetError
+        If it is known never to end.
+    """
+    if not isinstance(dataset, tf.data.Dataset):
+        message = (
+            f"Argument `{argument}` must be a batched tf.data.Dataset. Received: "
+            f"{type(dataset).__name__}. From arrays: "
+            "tf.data.Dataset.from_tensor_slices((x, y)).batch(128)."
+        )
+        raise TypeError(message)
+    if not _is_batched(dataset.element_spec, input_rank):
+        message = (
+            f"Argument `{argument}` must yield batches of examples. Received: elements of "
+            f"{_describe(dataset.element_spec)}. Add .batch(128)."
+        )
+        raise NotBatchedError(message)
+    if tf.data.experimental.cardinality(dataset) == tf.data.INFINITE_CARDINALITY:
+        message = (
+            f"Argument `{argument}` must end. Received: an infinite dataset. Remove .repeat(), "
+            "or cut it with .take(number_of_batches)."
+        )
+        raise InfiniteDatasetError(message)
+
+
+class OrderGuard:
+    """Refuse datasets whose first batch differs from pass to pass.
+
+    A dataset is opened twice when it is first met; after that each pass over it is compared with
+    what its first batch was, at the cost of reading a few thousand numbers.
+    """
+
+    def __init__(self) -> None:
+        self._first_batches: weakref.WeakKeyDictionary[tf.data.Dataset, list[bytes]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def check(self, dataset: tf.data.Dataset, argument: str) -> None:
+        """Open a dataset that was not seen before, twice.
+
+        Raises
+        ------
+        DatasetOrderError
+            If positions in the dataset identify nothing.
+        """
+        if dataset in self._first_batches:
+            return
+        self._first_batches[dataset] = _fingerprint(next(iter(dataset.take(1)), None))
+        self.compare(dataset, next(iter(dataset.take(1)), None), argument)
+
+    def compare(self, dataset: tf.data.Dataset, first_batch: Batch, argument: str) -> None:
+        """Compare the first batch of a pass with what it was before.
+
+        Raises
+        ------
+        DatasetOrderError
+            If it is another one.
+        """
+        if self._first_batches.get(dataset) in (None, _fingerprint(first_batch)):
+            return
+        message = (
+            f"Argument `{argument}` must yield its examples in the same order on every pass, "
+            "because their positions are their ids. Received: a dataset whose first batch "
+            "changed. Use shuffle(..., reshuffle_each_iteration=False), or pass `id_fn=`, a "
+            "function of a batch that returns the int64 ids of its examples."
+        )
+        raise DatasetOrderError(message)
+
+
+def check_fixed_order(dataset: tf.data.Dataset, argument: str = "dataset") -> None:
+    """Open a dataset twice, and refuse it if its first batch differs.
+
+    Raises
+    ------
+    DatasetOrderError
+        If positions in the dataset identify nothing.
+    """
+    OrderGuard().check(dataset, argument)
+
+
+def numbered_batches(
+    dataset: tf.data.Dataset, id_fn: IdFunction | None = None, argument: str = "dataset"
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Yield the batches of a dataset with the int64 ids ``(b,)`` of their examples.
+
+    Parameters
+    ----------
+    dataset
+        A batched dataset.
+    id_fn
+        Reads the ids off a batch; None counts positions from 0.
+    argument
+        The name of the argument, for messages.
+
+    Raises
+    ------
+    EmptyDatasetError
+        If the dataset yields nothing.
+    """
+    position = 0
+    for batch in dataset:
+        size = batch_size_of(batch)
+        if id_fn is None:
+            ids = np.arange(position, position + size, dtype=np.int64)
+        else:
+            ids = _checked_ids(id_fn(batch), size)
+        position += size
+        if size:
+            yield batch, ids
+    if position == 0:
+        message = (
+            f"Argument `{argument}` must yield at least one example. Received: an empty dataset. "
+            "Does a filter, or take(0), remove everything?"
+        )
+        raise EmptyDatasetError(message)
+
+
+def batch_size_of(batch: Batch) -> int:
+    """Return the number of examples in a batch."""
+    first = tf.nest.flatten(batch)[0]
+    return int(tf.shape(first)[0]) if first.shape.rank is None else int(first.shape[0])
+
+
+def count_examples(dataset: tf.data.Dataset) -> int:
+    """Count the examples of a batched dataset in one pass.
+
+    The cardinality that a dataset reports counts batches, takes the last for a full one, and is
+    unknown after a filter or an unbatch; counting is always right.
+    """
+    sizes = dataset.map(lambda *batch: tf.shape(tf.nest.flatten(batch)[0])[0])
+    return int(sizes.reduce(np.int64(0), lambda total, size: total + tf.cast(size, tf.int64)))
+
+
+def sample_examples(
+    dataset: tf.data.Dataset, num_examples: int, seed: int | None, buffer_size: int = 10000
+) -> tf.data.Dataset:
+    """Draw examples from a batched dataset without replacement, the same ones on every pass.
+
+    Parameters
+    ----------
+    dataset
+        A batched dataset.
+    num_examples
+        How many to draw; all of them where there are fewer.
+    seed
+        Fixes the draw; None draws anew for each call, not for each pass.
+    buffer_size
+        Buffer of the shuffle, in examples.
+    """
+    batch_size = max((batch_size_of(batch) for batch in dataset.take(1)), default=1)
+    seed = int(np.random.default_rng(seed).integers(2**31))
+    shuffled = dataset.unbatch().shuffle(buffer_size, seed=seed, reshuffle_each_iteration=False)
+    return shuffled.take(num_examples).batch(min(batch_size, num_examples)).cache()
+
+
+def array_to_dataset(dataset: Any, batch_size: int = 128) -> tf.data.Dataset:
+    """Make a batched dataset of arrays, in their order."""
+    return tf.data.Dataset.from_tensor_slices(dataset).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def _is_batched(element_spec: Any, input_rank: int | None) -> bool:
+    specs = [s for s in tf.nest.flatten(element_spec) if isinstance(s, tf.TensorSpec)]
+    known = [s.shape for s in specs if s.shape.rank is not None]
+    if any(shape.rank == 0 for shape in known):
+        return False
+    if len({shape[0] for shape in known if shape[0] is not None}) > 1:
+        return False
+    first_rank = known[0].rank if known else None
+    return input_rank is None or first_rank is None or first_rank != input_rank - 1
+
+
+def _describe(element_spec: Any) -> str:
+    shapes = [str(getattr(s, "shape", s)) for s in tf.nest.flatten(element_spec)]
+    return f"shapes {', '.join(shapes)}"
+
+
+def _fingerprint(batch: Batch | None) -> list[bytes]:
+    """Return some thousand numbers, spread evenly over each tensor of a batch, as bytes."""
+    if batch is None:
+        return []
+    flat = [np.ravel(t) for t in tf.nest.flatten(batch, expand_composites=True)]
+    some = [values[:: max(len(values) // 4096, 1)] for values in flat]
+    # The bytes of an array of strings are addresses, not texts.
+    return [repr(v.tolist()).encode() if v.dtype == object else v.tobytes() for v in some]
+
+
+def _checked_ids(ids: Any, size: int) -> np.ndarray:
+    values = np.asarray(ids)
+    if values.shape != (size,) or not np.issubdtype(values.dtype, np.integer):
+        message = (
+            f"Argument `id_fn` must return one integer for each of the {size} examples of a "
+            f"batch, shape ({size},). Received: shape {values.shape}, dtype {values.dtype}."
+        )
+        raise ValueError(message)
+    return values.astype(np.int64)

@@ -1,0 +1,60 @@
+"""Compiled functions of a batch that are traced once, whatever the size of the last batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+def relax(spec: Any) -> Any:
+    """Return a tensor's type with an unknown size of its first axis."""
+    if isinstance(spec, tf.TensorSpec) and spec.shape.rank:
+        return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype)
+    return spec
+
+
+def _as_tensor(value: Any) -> Any:
+    return value if tf.is_tensor(value) else tf.convert_to_tensor(value)
+
+
+class Kernel:
+    """A function of tensors, compiled once for each form of its arguments.
+
+    The first axis of every tensor argument counts as unknown, so that a partial last batch, or
+    more query vectors, need no second trace.
+
+    Parameters
+    ----------
+    function
+        Takes nests of tensors and returns a nest of tensors; Python state must stay out of it.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._concrete: dict[Any, Any] = {}
+
+    @property
+    def num_traces(self) -> int:
+        """How often the function has been traced so far."""
+        return len(self._concrete)
+
+    def __call__(self, *arguments: Any, device: str | None = None) -> Any:
+        """Run the compiled function, on ``device`` if one is given."""
+        arguments = tf.nest.map_structure(_as_tensor, arguments)
+        flat = tf.nest.flatten(arguments)
+        specs = tuple(relax(tf.type_spec_from_value(value)) for value in flat)
+        structure = str(tf.nest.map_structure(lambda _: 0, arguments))
+        key = (specs, structure, device)
+        with tf.device(device):
+            if key not in self._concrete:
+                self._concrete[key] = self._trace(arguments, specs)
+            return self._concrete[key](*flat)
+
+    def _trace(self, arguments: Any, specs: tuple) -> Any:
+        def run(*flat: Any) -> Any:
+            return self._function(*tf.nest.pack_sequence_as(arguments, flat))
+
+        # Layers and losses of Keras need no AutoGraph, and `fit` does not convert them either.
+        return tf.function(run, input_signature=specs, autograph=False).get_concrete_function()

@@ -1,0 +1,101 @@
+"""Streaming top-k that merges in any order into the same answer."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+
+
+class ORDER(Enum):
+    """Which end of the scores comes first."""
+
+    ASCENDING = 1
+    DESCENDING = 2
+
+
+def check_order(order: object) -> ORDER:
+    """Return ``order`` as an `ORDER`; the names of its members are accepted too.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    if isinstance(order, ORDER):
+        return order
+    if isinstance(order, str) and order.upper() in ORDER.__members__:
+        return ORDER[order.upper()]
+    message = f"Argument `order` must be ORDER.DESCENDING or ORDER.ASCENDING. Received: {order!r}."
+    raise ValueError(message)
+
+
+def check_k(k: object) -> int:
+    """Return ``k`` if it is an integer of at least one.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        message = f"Argument `k` must be an integer of at least 1. Received: k={k!r}."
+        raise ValueError(message)
+    return int(k)
+
+
+class BatchSort:
+    """Keep the k best of a stream of scores, for each of m rows.
+
+    Ties go to the smaller id, so that the result depends neither on the order of the batches nor
+    on how they were cut, and the results of shards merge by `add` into that of the whole.
+
+    Parameters
+    ----------
+    num_rows
+        Number m of independent lists, one for each query.
+    k
+        How many to keep; fewer come back where fewer were added.
+    order
+        `ORDER.DESCENDING` keeps the largest, largest first.
+    """
+
+    def __init__(self, num_rows: int, k: int, order: ORDER = ORDER.DESCENDING) -> None:
+        self.k = check_k(k)
+        self.order = check_order(order)
+        self._values = np.empty((num_rows, 0))
+        self._ids = np.empty((num_rows, 0), dtype=np.int64)
+
+    def add(self, values: np.ndarray, ids: np.ndarray) -> None:
+        """Take in scores.
+
+        Parameters
+        ----------
+        values
+            Shape ``(m, b)``.
+        ids
+            Ids of the columns, int64, shape ``(b,)``, or of every entry, shape ``(m, b)``.
+        """
+        values = np.asarray(values)
+        ids = np.broadcast_to(np.asarray(ids, dtype=np.int64), values.shape)
+        if self._values.shape[1] >= self.k:
+            hopeful = self._is_hopeful(values)
+            values, ids = values[:, hopeful], ids[:, hopeful]
+        if not values.shape[1]:
+            return
+        values = np.concatenate([self._values.astype(values.dtype), values], axis=1)
+        ids = np.concatenate([self._ids, ids], axis=1)
+        keys = -values if self.order is ORDER.DESCENDING else values
+        best = np.lexsort((ids, keys), axis=1)[:, : self.k]
+        self._values = np.take_along_axis(values, best, axis=1)
+        self._ids = np.take_along_axis(ids, best, axis=1)
+
+    def get(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the kept scores and ids, best first, each of shape ``(m, min(k, n))``."""
+        return self._values, self._ids
+
+    def _is_hopeful(self, values: np.ndarray) -> np.ndarray:
+        """Mark the columns with an entry no worse than the last one kept in its row."""
+        last = self._values[:, -1:]
+        better = values >= last if self.order is ORDER.DESCENDING else values <= last
+        return np.asarray(better.any(axis=0))

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deel_influence.calculators import Scores
+from deel_influence.calculators.caching import VectorReader, save_vectors
+from deel_influence.calculators.queries import query_chunks
+from deel_influence.errors import DatasetOrderError, DataSourceError
+
+VECTORS = np.arange(33.0).reshape(11, 3)
+
+
+def saved(path, sizes=(4, 4, 3)):
+    stops = np.cumsum(sizes)
+    parts = [np.arange(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
+    save_vectors(iter([(ids, tf.constant(VECTORS[ids])) for ids in parts]), path)
+    return path
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 3), (11,), (5, 6), (1, 9, 1)])
+def test_saved_vectors_line_up_with_batches_of_any_size(tmp_path, sizes):
+    reader = VectorReader(saved(tmp_path / "vectors"))
+    start = 0
+    for size in sizes:
+        ids = np.arange(start, start + size)
+        np.testing.assert_array_equal(reader.read(ids), VECTORS[ids])
+        start += size
+
+
+def test_vectors_of_other_examples_are_refused(tmp_path):
+    reader = VectorReader(saved(tmp_path / "vectors"))
+    with pytest.raises(DatasetOrderError, match="same examples in the same order"):
+        reader.read(np.array([0, 2]))
+
+
+def test_too_few_saved_vectors_are_refused(tmp_path):
+    reader = VectorReader(saved(tmp_path / "vectors"))
+    with pytest.raises(DatasetOrderError, match="same examples in the same order"):
+        reader.read(np.arange(12))
+
+
+def test_a_missing_path_is_refused(tmp_path):
+    with pytest.raises(DataSourceError, match="`load_influence_vector_path`.*which has none"):
+        VectorReader(tmp_path / "nothing")
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path):
+    (tmp_path / "00000000.npz").write_text("no vectors")
+    with pytest.raises(DataSourceError, match="Cannot read the influence vectors"):
+        VectorReader(tmp_path).read(np.arange(3))
+
+
+def test_an_interrupted_save_leaves_the_old_vectors(tmp_path):
+    path = saved(tmp_path / "vectors")
+
+    def failing():
+        yield np.arange(4), tf.constant(VECTORS[:4])
+        message = "interrupted"
+        raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        save_vectors(failing(), path)
+    ids = np.arange(11)
+    np.testing.assert_array_equal(VectorReader(path).read(ids), VECTORS)
+    assert [p.name for p in tmp_path.iterdir()] == ["vectors"]
+
+
+def test_chunks_of_queries_respect_the_bound_on_memory(monkeypatch):
+    monkeypatch.setattr("deel_influence.calculators.queries.MAX_CHUNK_BYTES", 100)
+    batches = [(i, f"batch {i}", np.arange(2 * i, 2 * i + 2)) for i in range(5)]
+    chunks = list(query_chunks(iter(batches), lambda i, batch, ids: tf.fill((2, 5), float(i))))
+    # A batch takes 2 · 5 · 4 = 40 bytes, so that two fit.
+    assert [len(chunk.batches) for chunk in chunks] == [2, 2, 1]
+    np.testing.assert_array_equal(np.concatenate([c.ids for c in chunks]), np.arange(10))
+    assert [rows for _, rows in chunks[0].parts()] == [slice(0, 2), slice(2, 4)]
+
+
+def test_a_batch_of_queries_larger_than_the_bound_is_a_chunk_of_its_own(monkeypatch):
+    monkeypatch.setattr("deel_influence.calculators.queries.MAX_CHUNK_BYTES", 1)
+    batches = [(i, "", np.arange(2)) for i in range(3)]
+    chunks = query_chunks(iter(batches), lambda *_: tf.zeros((2, 5)))
+    assert [len(chunk.batches) for chunk in chunks] == [1, 1, 1]
+
+
+def scores() -> Scores:
+    return Scores(np.array([4, 7, 9, 11]), np.array([0.5, 2.0, 2.0, -1.0]))
+
+
+def test_scores_open_in_numpy_and_pandas():
+    assert np.mean(scores()) == pytest.approx(0.875)
+    assert len(scores()) == 4
+    series = scores().to_pandas()
+    assert series.loc[7] == 2.0
+    assert series.index.name == "id"
+
+
+def test_top_scores_break_ties_by_id():
+    best = scores().top_k(3)
+    np.testing.assert_array_equal(best.ids, [7, 9, 4])
+    np.testing.assert_array_equal(best.values, [2.0, 2.0, 0.5])
+
+
+def test_shards_of_scores_merge_in_any_order():
+    other = Scores(np.array([1, 8]), np.array([3.0, 4.0]))
+    for merged in (scores().merge(other), other.merge(scores())):
+        np.testing.assert_array_equal(merged.ids, [1, 4, 7, 8, 9, 11])
+        np.testing.assert_array_equal(merged.values, [3.0, 0.5, 2.0, 4.0, 2.0, -1.0])
+
+
+def test_scores_survive_saving(tmp_path):
+    path = scores().save(tmp_path / "scores")
+    loaded = Scores.load(path)
+    np.testing.assert_array_equal(loaded.ids, scores().ids)
+    np.testing.assert_array_equal(loaded.values, scores().values)
+    assert [p.name for p in tmp_path.iterdir()] == ["scores.npz"]

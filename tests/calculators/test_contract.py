@@ -1,0 +1,275 @@
+"""What every calculator keeps to, whatever its method: one law each, over the table."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deel_influence.calculators import CACHE
+from deel_influence.errors import (
+    DatasetOrderError,
+    EmptyDatasetError,
+    InfiniteDatasetError,
+    NonFiniteError,
+    NotBatchedError,
+)
+from deel_influence.model import BaseInfluenceModel
+from deel_influence.utils import ORDER
+from tests.calculators.table import CALCULATORS
+from tests.oracles import assert_close
+
+layers = keras.layers
+N, M = 23, 9  # unequal on purpose, and neither a multiple of a batch
+# The models are float32, and the same products are taken in another order.
+RTOL = 2e-4
+
+
+def arrays(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(n, 4)).astype("float32"), generator.integers(0, 3, n)
+
+
+def examples(n: int = N, seed: int = 0) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices(arrays(n, seed))
+
+
+TRAIN, QUERIES = examples().batch(8), examples(M, seed=1).batch(4)
+
+
+@pytest.fixture(scope="module")
+def calculators() -> dict:
+    return {}
+
+
+@pytest.fixture(params=CALCULATORS, ids=lambda case: case.id)
+def calculator(request, calculators):
+    case = request.param
+    if case.id not in calculators:
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [keras.Input((4,)), layers.Dense(5, activation="tanh"), layers.Dense(3)]
+        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        calculators[case.id] = case.make(BaseInfluenceModel(model, loss_function=loss), TRAIN)
+    return calculators[case.id]
+
+
+def test_the_matrix_has_a_row_for_each_query_and_a_column_for_each_training_example(calculator):
+    matrix, query_ids, train_ids = calculator.influence_matrix(QUERIES, TRAIN, return_ids=True)
+    assert matrix.shape == (M, N)
+    assert matrix.dtype == np.float32
+    np.testing.assert_array_equal(query_ids, np.arange(M))
+    np.testing.assert_array_equal(train_ids, np.arange(N))
+    assert np.abs(matrix).max() > 0
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda d: d.batch(N),
+        lambda d: d.batch(5),
+        lambda d: d.batch(7).prefetch(2),
+        lambda d: d.batch(8).map(lambda x, y: (x, y), num_parallel_calls=2),
+        lambda d: d.batch(6).unbatch().batch(9),
+        lambda d: d.filter(lambda x, y: y > -1).batch(8),
+        lambda d: d.batch(8).cache(),
+    ],
+    ids=["one-batch", "fives", "prefetched", "mapped", "rebatched", "unknown-size", "cached"],
+)
+def test_scores_do_not_depend_on_how_the_data_are_cut_into_batches(calculator, form):
+    train, queries = form(examples()), form(examples(M, seed=1))
+    assert_close(
+        calculator.influence_matrix(queries, train),
+        calculator.influence_matrix(QUERIES, TRAIN),
+        RTOL,
+    )
+    assert_close(calculator.score(train), calculator.score(TRAIN), RTOL)
+
+
+def test_self_influence_is_the_diagonal_of_the_matrix(calculator):
+    matrix = calculator.influence_matrix(TRAIN, TRAIN)
+    assert_close(calculator.score(TRAIN), np.diag(matrix), RTOL)
+
+
+def test_the_scored_dataset_holds_the_batches_and_their_scores(calculator):
+    scored = list(calculator.compute_influence_values(TRAIN))
+    assert [len(scores) for _, scores in scored] == [8, 8, 7]
+    assert scored[0][1].dtype == tf.float32
+    for ((x, y), _), (expected_x, expected_y) in zip(scored, TRAIN, strict=True):
+        np.testing.assert_array_equal(x, expected_x)
+        np.testing.assert_array_equal(y, expected_y)
+    values = np.concatenate([scores for _, scores in scored])
+    assert_close(values, calculator.score(TRAIN), 1e-6)
+
+
+def test_eager_and_compiled_scores_are_the_same(calculator):
+    batch = next(iter(TRAIN))
+    calculator.score(TRAIN)
+    eager = calculator._self_scores(batch)
+    assert_close(eager, calculator.score(TRAIN).values[:8], RTOL)
+
+
+def test_influence_vectors_give_the_scores_of_the_matrix(calculator):
+    vectors = np.concatenate([v for _, v in calculator.compute_influence_vector(TRAIN)])
+    queries = np.concatenate([calculator._query_vectors(batch) for batch in QUERIES])
+    assert vectors.shape == (N, calculator.model.nb_params)
+    assert_close(queries @ vectors.T, calculator.influence_matrix(QUERIES, TRAIN), RTOL)
+
+
+@pytest.mark.parametrize("cache", list(CACHE))
+def test_values_in_batches_equal_the_matrix_for_every_cache(calculator, cache, tmp_path):
+    path = tmp_path / "vectors"
+    calculator.compute_influence_vector(TRAIN, path)
+    rows = []
+    for batch, scored in calculator.estimate_influence_values_in_batches(
+        QUERIES, TRAIN, cache, load_influence_vector_path=path
+    ):
+        parts = list(scored)
+        rows.append(np.concatenate([values for _, values in parts], axis=1))
+        assert len(batch[0]) == len(rows[-1])
+        np.testing.assert_array_equal(np.concatenate([x for x, _ in parts]), arrays(N, 0)[0])
+    assert_close(np.concatenate(rows), calculator.influence_matrix(QUERIES, TRAIN), RTOL)
+
+
+@pytest.mark.parametrize("order", list(ORDER))
+@pytest.mark.parametrize("k", [1, 3, N + 5])
+def test_top_k_per_query_equals_the_full_sort(calculator, k, order):
+    matrix = calculator.influence_matrix(QUERIES, TRAIN)
+    keys = -matrix if order is ORDER.DESCENDING else matrix
+    expected = np.argsort(keys, axis=1, kind="stable")[:, :k]
+    found = list(calculator.top_k(QUERIES, TRAIN, k, order=order, return_ids=True))
+    assert [len(values) for _, values, _, _ in found] == [4, 4, 1]
+    ids = np.concatenate([i for *_, i in found])
+    np.testing.assert_array_equal(ids, expected)
+    values = np.concatenate([v for _, v, _, _ in found])
+    assert_close(values, np.take_along_axis(matrix, expected, axis=1), 1e-6)
+    samples = np.concatenate([s for _, _, s, _ in found])
+    np.testing.assert_array_equal(samples, arrays(N, 0)[0][expected])
+
+
+@pytest.mark.parametrize("cache", [CACHE.MEMORY, CACHE.DISK])
+def test_top_k_from_cached_vectors_finds_the_same(calculator, cache, tmp_path):
+    path = tmp_path / "vectors"
+    cached = calculator.top_k(
+        QUERIES,
+        TRAIN,
+        3,
+        influence_vector_in_cache=cache,
+        save_influence_vector_ds_path=path,
+        load_influence_vector_ds_path=path,
+        return_ids=True,
+    )
+    streamed = calculator.top_k(QUERIES, TRAIN, 3, return_ids=True)
+    for (*_, found), (*_, expected) in zip(cached, streamed, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("k", [4, N + 1])
+def test_top_k_of_the_training_set_equals_the_full_sort(calculator, k):
+    scores = calculator.score(TRAIN).values
+    expected = np.argsort(-scores, kind="stable")[:k]
+    samples, values, ids = calculator.compute_top_k_from_training_dataset(TRAIN, k, return_ids=True)
+    np.testing.assert_array_equal(ids, expected)
+    assert_close(values, scores[expected], 1e-6)
+    np.testing.assert_array_equal(samples, arrays(N, 0)[0][expected])
+    pair = calculator.compute_top_k_from_training_dataset(TRAIN, k)
+    assert len(pair) == 2
+
+
+def test_ascending_is_descending_reversed(calculator):
+    orders = [
+        calculator.compute_top_k_from_training_dataset(TRAIN, N, order, return_ids=True)[2]
+        for order in (ORDER.ASCENDING, ORDER.DESCENDING)
+    ]
+    np.testing.assert_array_equal(orders[0], orders[1][::-1])
+
+
+def test_ids_come_from_the_user_where_given(calculator):
+    x, y = arrays(N, 0)
+    ids = 1000 + 3 * np.arange(N)
+    known = {row.tobytes(): i for row, i in zip(x, ids, strict=True)}
+
+    def id_fn(batch):
+        return np.array([known[row.tobytes()] for row in batch[0].numpy()])
+
+    shuffled = examples().shuffle(N).batch(8)
+    scores = calculator.score(shuffled, id_fn=id_fn).to_pandas().sort_index()
+    np.testing.assert_array_equal(scores.index, ids)
+    assert_close(scores.to_numpy(), calculator.score(TRAIN), RTOL)
+    _, _, best = calculator.compute_top_k_from_training_dataset(
+        shuffled, 3, return_ids=True, id_fn=id_fn
+    )
+    np.testing.assert_array_equal(best, calculator.score(TRAIN).top_k(3).ids * 3 + 1000)
+
+
+def test_no_kernel_is_traced_twice_over_partial_batches(calculator):
+    calculator.score(TRAIN)
+    calculator.influence_matrix(QUERIES, TRAIN)
+    list(calculator.compute_influence_vector(TRAIN))
+    traces = {name: kernel.num_traces for name, kernel in calculator._kernels.items()}
+    # One trace for each device that a test of this module asked for.
+    assert max(traces.values()) <= 2
+    before = dict(traces)
+    calculator.score(examples(N + 4).batch(5))
+    calculator.influence_matrix(examples(3).batch(2), examples(N + 4).batch(5))
+    after = {name: kernel.num_traces for name, kernel in calculator._kernels.items()}
+    assert after == before
+
+
+def test_scores_can_be_computed_on_another_device(calculator):
+    assert_close(calculator.score(TRAIN, device="/CPU:1"), calculator.score(TRAIN), 1e-5)
+    with pytest.raises(ValueError, match="`device` must be None or one of"):
+        calculator.score(TRAIN, device="/GPU:3")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "error", "message"),
+    [
+        (examples(), NotBatchedError, r"`train_set` must yield batches.*\.batch\(128\)"),
+        (examples().repeat().batch(8), InfiniteDatasetError, "`train_set` must end"),
+        (examples(200).shuffle(200).batch(50), DatasetOrderError, "reshuffle_each_iteration"),
+        (examples().batch(8).take(0), EmptyDatasetError, "at least one example"),
+        (arrays(N, 0), TypeError, "must be a batched tf.data.Dataset"),
+    ],
+    ids=["unbatched", "infinite", "reshuffled", "empty", "arrays"],
+)
+def test_data_that_cannot_be_scored_are_refused(calculator, dataset, error, message):
+    with pytest.raises(error, match=message):
+        calculator.score(dataset)
+    with pytest.raises(error, match=message):
+        calculator.influence_matrix(QUERIES, dataset)
+
+
+def test_a_reshuffle_that_begins_later_is_noticed_at_the_next_pass(calculator):
+    """The first two openings may agree; every pass is compared with the first."""
+    order = tf.Variable(0)
+    x, y = arrays(N, 0)
+    index = tf.data.Dataset.range(N).map(lambda i: (i + tf.cast(order, tf.int64)) % N)
+    dataset = index.map(lambda i: (tf.gather(x, i), tf.gather(y, i))).batch(8)
+    calculator.score(dataset)
+    order.assign(1)
+    with pytest.raises(DatasetOrderError, match="first batch changed"):
+        calculator.score(dataset)
+
+
+def test_nan_is_reported_with_the_batch_and_the_example(calculator):
+    x, y = arrays(N, 0)
+    x[18, 2] = np.nan
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+    message = r"NaN or infinity from batch 2 .*first for example 18"
+    with pytest.raises(NonFiniteError, match=message):
+        calculator.score(dataset)
+    with pytest.raises(NonFiniteError, match=message):
+        calculator.influence_matrix(QUERIES, dataset)
+    with pytest.raises(NonFiniteError, match=message):
+        calculator.influence_matrix(dataset, TRAIN)
+
+
+@pytest.mark.parametrize("k", [0, -3, 2.0])
+def test_k_below_one_is_refused(calculator, k):
+    with pytest.raises(ValueError, match="`k` must be an integer of at least 1"):
+        calculator.compute_top_k_from_training_dataset(TRAIN, k)
+    with pytest.raises(ValueError, match="`k` must be an integer of at least 1"):
+        calculator.top_k(QUERIES, TRAIN, k)

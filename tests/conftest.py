@@ -1,0 +1,61 @@
+"""What every test shares: a quiet TensorFlow, two logical devices, one seed, no network."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+# Read once, when TensorFlow is imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import pytest
+import tensorflow as tf
+
+LOGICAL_DEVICES = 2
+SEED = 0
+
+
+def pytest_configure() -> None:
+    """Split the processor in two, so that placement on a device can be seen without a GPU."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    parts = [tf.config.LogicalDeviceConfiguration()] * LOGICAL_DEVICES
+    tf.config.set_logical_device_configuration(cpu, parts)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Seed Python, NumPy and TensorFlow before each test, whatever ran before it."""
+    keras.utils.set_random_seed(SEED)
+    return SEED
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Build models in float64, so that tolerances can be tight."""
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    # Keras remembers the policy that it derived from the float type at first use.
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse to connect anywhere but to this machine: a test that needs the network is wrong."""
+    connect = socket.socket.connect
+
+    def connect_locally(self: socket.socket, address: object) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_local(address):
+            message = f"A test tried to connect to {address}; tests run without a network."
+            raise OSError(message)
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_locally)
+
+
+def _is_local(address: object) -> bool:
+    return isinstance(address, tuple) and address[0] in ("localhost", "127.0.0.1", "::1")

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deel_influence.errors import DeelInfluenceError, LayerRuleWarning, UnsupportedModelError
+from deel_influence.gradients import GradientEngine
+from deel_influence.gradients.fallback import MODES
+from deel_influence.gradients.rules.dense import DenseRule
+from deel_influence.model import BaseInfluenceModel
+from tests.cases import RULED_CASES
+from tests.oracles import assert_close, gradient_rows
+
+layers = keras.layers
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def small_model(**options: object) -> BaseInfluenceModel:
+    model = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(4, activation="tanh", **options), layers.Dense(2)]
+    )
+    return BaseInfluenceModel(model, loss_function="mse")
+
+
+def data(n: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(n, 5)), generator.normal(size=(n, 2))
+
+
+def test_a_partial_last_batch_needs_no_second_trace():
+    model = small_model()
+    engine = GradientEngine(model)
+    dataset = tf.data.Dataset.from_tensor_slices(data(10)).batch(4)
+    engine.prepare(next(iter(dataset)))
+    kernel = engine.kernel("norms", lambda b: engine.gradients(b).squared_norms())
+    sizes = [len(kernel(batch)) for batch in dataset]
+    assert sizes == [4, 4, 2]
+    assert kernel.num_traces == 1
+
+
+def test_gradients_before_the_probe_are_refused():
+    with pytest.raises(DeelInfluenceError, match=r"engine.prepare\(batch\)"):
+        GradientEngine(small_model()).gradients(data())
+
+
+def test_a_rule_that_is_wrong_is_set_aside_with_a_warning_that_names_the_layer(monkeypatch):
+    """The negative control of the probe: break a rule on purpose."""
+    right = DenseRule.blocks
+
+    def wrong(self, layer, uses, watched):
+        doubled = [type(use)(use.inputs, 1.01 * use.delta) for use in uses]
+        return right(self, layer, doubled, watched)
+
+    monkeypatch.setattr(DenseRule, "blocks", wrong)
+    model = small_model(name="suspect")
+    engine = GradientEngine(model)
+    x, y = data()
+    with pytest.warns(LayerRuleWarning, match="'suspect' .Dense.*does not agree"):
+        engine.prepare((x, y))
+    rows = engine.kernel("rows", lambda b: engine.gradients(b).materialize())((x, y))
+    assert_close(rows, gradient_rows(model, x, y))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_way_of_the_fallback_gives_the_same_gradients_also_of_a_batch_of_one(mode):
+    model = BaseInfluenceModel(
+        keras.Sequential([keras.Input((4, 3)), layers.LSTM(3), layers.Dense(2)]),
+        loss_function="mse",
+    )
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(5, 4, 3)), generator.normal(size=(5, 2))
+    engine = GradientEngine(model)
+    engine.prepare((x, y))
+    engine.fallback_mode = mode
+    kernel = engine.kernel(mode, lambda b: engine.gradients(b).materialize())
+    for n in (5, 1):
+        assert_close(kernel((x[:n], y[:n])), gradient_rows(model, x[:n], y[:n]))
+
+
+def test_recurrent_layers_are_vectorised_even_where_tensorflow_cannot_vectorise_their_loop():
+    model = BaseInfluenceModel(
+        keras.Sequential(
+            [
+                keras.Input((4, 3)),
+                layers.GRU(3, return_sequences=True),
+                layers.Bidirectional(layers.LSTM(2)),
+                layers.Dense(2),
+            ]
+        ),
+        loss_function="mse",
+    )
+    generator = np.random.default_rng(0)
+    engine = GradientEngine(model)
+    engine.prepare((generator.normal(size=(5, 4, 3)), generator.normal(size=(5, 2))))
+    assert engine.fallback_mode != "sequential"
+    assert not any(getattr(layer, "unroll", False) for layer in model.layers)
+
+
+def test_where_examples_influence_each_other_the_gradients_are_those_of_each_alone():
+    class Centred(layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = self.add_weight(shape=(2,), initializer="ones")
+
+        def call(self, x):
+            return self.scale * (x - tf.reduce_mean(x, axis=0, keepdims=True)) ** 2
+
+    inputs = keras.Input((5,))
+    outputs = layers.Dense(2)(Centred()(layers.Dense(2)(inputs)))
+    model = BaseInfluenceModel(keras.Model(inputs, outputs), loss_function="mse")
+    x, y = data()
+    engine = GradientEngine(model)
+    with pytest.warns(LayerRuleWarning, match="does not agree"):
+        engine.prepare((x, y))
+    rows = engine.kernel("rows", lambda b: engine.gradients(b).materialize())((x, y))
+    assert_close(rows, gradient_rows(model, x, y))
+
+
+def test_a_model_that_is_random_in_inference_mode_is_refused():
+    class Noise(layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = self.add_weight(shape=(5,), initializer="ones")
+
+        def call(self, x):
+            return x * self.scale + tf.random.normal(tf.shape(x), dtype=x.dtype)
+
+    model = BaseInfluenceModel(
+        keras.Sequential([keras.Input((5,)), Noise(), layers.Dense(2)]), loss_function="mse"
+    )
+    engine = GradientEngine(model)
+    with (
+        pytest.warns(LayerRuleWarning),
+        pytest.raises(UnsupportedModelError, match="random in inference mode"),
+    ):
+        engine.prepare(data())
+
+
+def test_the_model_is_as_before_even_after_an_exception():
+    model = small_model()
+    before = [dict(vars(layer)) for layer in model.layers]
+
+    def failing_loss(targets, outputs):
+        message = "the loss fails"
+        raise RuntimeError(message)
+
+    broken = BaseInfluenceModel(model.model, loss_function=failing_loss)
+    engine = GradientEngine(broken)
+    with pytest.raises(RuntimeError, match="the loss fails"):
+        engine.unchecked_gradients(data())
+    GradientEngine(model).prepare(data())
+    for layer, attributes in zip(model.layers, before, strict=True):
+        assert "call" not in vars(layer)
+        assert vars(layer)["activation"] is attributes["activation"]
+
+
+def test_half_precision_models_give_float32_gradients():
+    keras.config.set_floatx("float32")  # the fixture puts it back
+    policy = keras.mixed_precision.DTypePolicy("mixed_bfloat16")
+    parts = [layers.Dense(4, activation="relu", dtype=policy), layers.Dense(2, dtype=policy)]
+    model = BaseInfluenceModel(keras.Sequential([keras.Input((5,)), *parts]), loss_function="mse")
+    x, y = (part.astype("float32") for part in data())
+    engine = GradientEngine(model)
+    engine.prepare((x, y))
+    rows = engine.kernel("rows", lambda b: engine.gradients(b).materialize())((x, y))
+    assert rows.dtype == tf.float32
+    # bfloat16 keeps eight bits: a per cent or two after two layers.
+    assert_close(rows, gradient_rows(model, x, y), rtol=0.05)
+
+
+def test_kernels_run_on_the_device_that_is_asked_for():
+    model = small_model()
+    engine = GradientEngine(model)
+    engine.prepare(data())
+    kernel = engine.kernel("norms", lambda b: engine.gradients(b).squared_norms())
+    devices = [kernel(data(), device=name).device for name in ("/CPU:0", "/CPU:1")]
+    assert [device[-5:] for device in devices] == ["CPU:0", "CPU:1"]
+
+
+@pytest.mark.parametrize("data_format", ["channels_first"])
+def test_channels_first_needs_no_other_rule(data_format):
+    """Shapes only: TensorFlow has no channels-first convolution on CPU to compare with."""
+    from deel_influence.gradients.rules.convolution import _last
+
+    layer = layers.Conv2D(3, 2, data_format=data_format)
+    x = tf.reshape(tf.range(48.0), (2, 2, 3, 4))
+    assert_close(_last(layer, x), np.moveaxis(x.numpy(), 1, -1))
+
+
+def test_unknown_sequence_lengths_are_served_by_the_rules():
+    inputs = keras.Input((None,), dtype="int32")
+    x = layers.Dense(4, activation="tanh")(layers.Embedding(9, 8)(inputs))
+    model = BaseInfluenceModel(
+        keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x))),
+        loss_function="mse",
+    )
+    generator = np.random.default_rng(0)
+    y = generator.normal(size=(5, 2))
+    engine = GradientEngine(model)
+    engine.prepare((generator.integers(0, 9, (5, 4)), y))
+    kernel = engine.kernel("rows", lambda b: engine.gradients(b).materialize())
+    for length in (4, 6):
+        x = generator.integers(0, 9, (5, length))
+        assert_close(kernel((x, y)), gradient_rows(model, x, y))
+    assert not engine.fallback_variables
+
+
+def test_the_table_of_cases_has_no_two_of_a_name():
+    names = [case.id for case in RULED_CASES]
+    assert len(names) == len(set(names))

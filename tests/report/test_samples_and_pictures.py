@@ -1,0 +1,125 @@
+"""Samples are found by position without reading more than needed, and drawn in any range."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deel_influence.report.pictures import MAX_SIDE, is_picture, picture_uris
+from deel_influence.report.samples import read_samples
+from tests.report.fakes import CountedPasses, batches
+
+POSITIONS = np.array([9, 0, 5])
+
+
+def pictures(count: int) -> np.ndarray:
+    return np.arange(count * 12, dtype=np.float32).reshape(count, 2, 2, 3)
+
+
+def decode(uri: str) -> np.ndarray:
+    head, _, body = uri.partition(",")
+    assert head == "data:image/png;base64"
+    return tf.io.decode_png(base64.b64decode(body)).numpy()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10, 64])
+def test_samples_come_in_the_order_asked_for(batch_size: int) -> None:
+    x = pictures(10)
+    samples = read_samples(batches(x, np.zeros(10), batch_size=batch_size), POSITIONS, 10)
+    np.testing.assert_array_equal(samples.inputs, x[POSITIONS])
+    assert samples.moments is None
+
+
+def test_reading_stops_at_the_last_picture_wanted() -> None:
+    counted = CountedPasses(pictures(400), np.zeros(400))
+    read_samples(counted.dataset, np.array([6, 1]), 400)
+    # tf.data reads some batches ahead, but not most of the hundred.
+    assert counted.num_read < 30
+
+
+def test_the_moments_of_features_are_those_of_the_whole_dataset() -> None:
+    x = np.random.default_rng(0).normal(1e4, [1.0, 0.0, 5.0], size=(101, 3))
+    samples = read_samples(batches(x, np.zeros(101), batch_size=7), POSITIONS, 101)
+    np.testing.assert_array_equal(samples.inputs, x[POSITIONS])
+    # Far from zero, a sum of squares would keep no digit of the deviation.
+    np.testing.assert_allclose(samples.moments.mean, x.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(samples.moments.deviation, x.std(axis=0), rtol=1e-9, atol=1e-9)
+
+
+def test_nests_keep_their_structure() -> None:
+    x = {"words": np.array([b"one", b"two"]), "more": (np.arange(2), np.ones((2, 3)))}
+    dataset = tf.data.Dataset.from_tensor_slices((x, [0, 1])).batch(2)
+    (sample,) = read_samples(dataset, np.array([1]), 2).inputs
+    assert sample["words"] == b"two"
+    assert sample["more"][0] == 1
+    assert sample["more"][1].shape == (3,)
+
+
+@pytest.mark.parametrize("values", [[[1, 2], [3]], [[4, 5, 6], [7]]])
+def test_ragged_inputs_are_padded(values: list) -> None:
+    dataset = tf.data.Dataset.from_tensors((tf.ragged.constant(values), [0, 1]))
+    (sample,) = read_samples(dataset, np.array([1]), 2).inputs
+    assert sample[0] == values[1][0]
+
+
+@pytest.mark.parametrize("x", [pictures(8), np.zeros((8, 3))], ids=["pictures", "features"])
+def test_a_shorter_dataset_than_the_triage_is_refused(x: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="with 10 examples. Received: a dataset of 8 examples"):
+        read_samples(batches(x, np.zeros(8)), POSITIONS, 10)
+
+
+def test_a_longer_table_than_the_triage_is_refused() -> None:
+    with pytest.raises(ValueError, match="with 10 examples. Received: a dataset of 12 examples"):
+        read_samples(batches(np.zeros((12, 3)), np.zeros(12)), POSITIONS, 10)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((8, 8, 1), True), ((8, 9, 3), True), ((8, 8, 4), True), ((8, 8), True), ((8, 8, 2), False),
+     ((8,), False), ((8, 1), False), ((2, 8, 8, 3), False), ((0, 8, 1), False)],
+)  # fmt: skip
+def test_pictures_are_told_by_their_shape(shape: tuple, expected: bool) -> None:
+    assert is_picture(np.zeros(shape)) is expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [(0, 255, np.uint8), (0, 16, np.int64), (-1.5, 2.5, np.float64), (0, 1, np.float16)]
+)  # fmt: skip
+def test_any_range_is_stretched_from_black_to_white(low: float, high: float, dtype: type) -> None:
+    picture = np.array([[low, high], [(low + high) / 2, low]]).astype(dtype)[:, :, np.newaxis]
+    pixels = decode(picture_uris([picture])[0])
+    assert pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels[:, :, 0], [[0, 255], [128, 0]], atol=1)
+
+
+def test_masks_are_black_and_white() -> None:
+    assert (
+        decode(picture_uris([np.eye(4, dtype=bool)])[0])[:, :, 0].tolist()
+        == (np.eye(4) * 255).tolist()
+    )
+
+
+def test_the_range_is_common_to_all_pictures() -> None:
+    dark, bright = (decode(uri) for uri in picture_uris([np.full((4, 4, 1), v) for v in (0, 10)]))
+    assert dark.max() == 0
+    assert bright.min() == 255
+
+
+def test_pictures_of_one_colour_can_be_drawn() -> None:
+    assert decode(picture_uris([np.full((4, 4, 3), 7)])[0]).shape == (4, 4, 3)
+
+
+def test_opacity_has_a_range_of_its_own() -> None:
+    picture = np.zeros((1, 2, 4), np.uint8)
+    picture[0, :, 0] = [0, 20]
+    picture[0, :, 3] = [255, 0]
+    assert decode(picture_uris([picture])[0])[0].tolist() == [[0, 0, 0, 255], [255, 0, 0, 0]]
+
+
+def test_large_pictures_are_shrunk_in_proportion() -> None:
+    picture = np.random.default_rng(0).uniform(size=(50, 1000, 3))
+    assert decode(picture_uris([picture])[0]).shape == (round(50 * MAX_SIDE / 1000), MAX_SIDE, 3)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from deel_influence.utils.devices import check_device
+from deel_influence.utils.memory import available_bytes, human_bytes
+from deel_influence.utils.progress import progress_bar
+
+
+def test_a_bar_is_quiet_where_there_is_no_terminal(capsys):
+    assert list(progress_bar(range(3), "Working")) == [0, 1, 2]
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_verbose_one_shows_a_bar_and_two_a_line(capsys):
+    list(progress_bar(range(3), "Working", verbose=1))
+    assert "Working" in capsys.readouterr().err
+    list(progress_bar(range(3), "Working", verbose=2))
+    assert capsys.readouterr().out == "Working: 3 batches\n"
+
+
+@pytest.mark.parametrize("verbose", [3, True, "loud", None])
+def test_other_values_of_verbose_are_refused(verbose):
+    with pytest.raises(ValueError, match="`verbose` must be.*as in Keras"):
+        list(progress_bar(range(3), "Working", verbose=verbose))
+
+
+def test_devices_are_checked_by_name():
+    assert check_device("/CPU:1") == "/CPU:1"
+    assert check_device(None) is None
+    with pytest.raises(ValueError, match="`device` must be None or one of.*CPU:0.*'/GPU:7'"):
+        check_device("/GPU:7")
+
+
+def test_memory_is_told_in_fitting_units():
+    assert available_bytes() > 0
+    assert human_bytes(1536) == "1.5 KiB"
+    assert human_bytes(5 * 2**40) == "5.0 TiB"
