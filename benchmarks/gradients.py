@@ -24,6 +24,7 @@ from deel_influence.gradients import GradientEngine
 from deel_influence.ihvp import ExactIHVP, IdentityIHVP
 from deel_influence.influence import FirstOrderInfluenceCalculator
 from deel_influence.model import BaseInfluenceModel, InfluenceModel
+from deel_influence.utils.datasets import numbered_batches
 
 LOSS = "sparse_categorical_crossentropy"
 
@@ -39,7 +40,7 @@ def over(dataset: tf.data.Dataset, kernel: Any) -> Any:
     """Return a function that runs a kernel on every batch of a dataset."""
 
     def run() -> None:
-        for batch in dataset:
+        for batch, _ in numbered_batches(dataset):
             result = kernel(batch)
         tf.nest.map_structure(lambda t: t.numpy(), result)
 
@@ -147,6 +148,14 @@ def peak_memory(num_examples: int) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def peak_resident_kib() -> int:
+    """Return the peak memory of this process, without that of the process that started it."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def score_and_print_memory(num_examples: int) -> None:
     """Score generated examples, which no array holds, and print the peak memory in KiB."""
     model = compiled(mlp())
@@ -160,7 +169,7 @@ def score_and_print_memory(num_examples: int) -> None:
     wrapped = BaseInfluenceModel(model)
     calculator = FirstOrderInfluenceCalculator(wrapped, dataset, IdentityIHVP(wrapped))
     calculator.score(dataset, verbose=0)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peak_resident_kib())
 
 
 def main() -> None:
@@ -168,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     default = Path(__file__).parent / "results" / "gradients.json"
     parser.add_argument("--out", type=Path, default=default)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:

@@ -190,6 +190,26 @@ RULED_CASES = [
         (2, 2, 20),
     ),
     ModelCase(
+        "conv2d-sliding",
+        convolution((12, 12, 8), lambda: layers.Conv2D(3, 2, padding="valid")),
+        (12, 12, 8),
+    ),
+    ModelCase(
+        "conv2d-sliding-dilated-same",
+        convolution((40, 41, 8), lambda: layers.Conv2D(2, (2, 3), dilation_rate=2, padding="same")),
+        (40, 41, 8),
+    ),
+    ModelCase(
+        "conv1d-sliding-causal",
+        convolution((30, 16), lambda: layers.Conv1D(3, 3, padding="causal")),
+        (30, 16),
+    ),
+    ModelCase(
+        "conv3d-sliding-groups",
+        convolution((14, 15, 1, 8), lambda: layers.Conv3D(4, (2, 2, 1), groups=2)),
+        (14, 15, 1, 8),
+    ),
+    ModelCase(
         "conv1d-causal-dilated-batch-normalisation",
         sequential(
             lambda: layers.Conv1D(6, 3, padding="causal", dilation_rate=2),

@@ -1,9 +1,14 @@
 """Per-example gradients of convolution kernels, offset by offset.
 
 The gradient of a kernel entry at offset k is the product of the inputs shifted by k with the
-output gradients, summed over positions. One batched matrix product for each of the few offsets
-reads the inputs where they are: measured on CPU, that is two to seven times as fast as extracting
-patches or vectorising the filter gradient, and works for any number of space axes.
+output gradients, summed over positions. One batched matrix product for each of the few offsets:
+measured on CPU, that is two to seven times as fast as extracting patches or vectorising the
+filter gradient, and works for any number of space axes.
+
+Shifting copies the inputs once for each offset, which is most of the time for large images with
+few channels. There the shift is made free: with the batch and the padded space axes merged into
+one, it is a slice of the first axis, which TensorFlow does not copy. The output gradients are
+padded to the same grid, so that positions that slide off the edge of an image meet zeros.
 """
 
 from __future__ import annotations
@@ -15,6 +20,12 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from .blocks import GradientBlock, gram_squared_norms, prefers_gram
+
+CACHE_LINE = 64
+"""Bytes to which TensorFlow aligns rows that it slices without copying."""
+
+MAX_GRID_RATIO = 1.2
+"""Up to this many grid positions for each output position, sliding beats shifting."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +53,12 @@ class ConvolutionGeometry:
         """Number of kernel positions."""
         return math.prod(self.kernel_size)
 
-    def pad(self, x: tf.Tensor) -> tf.Tensor:
-        """Pad inputs ``(b, *space, c)`` with zeros as the layer does."""
+    def pads(self, x: tf.Tensor) -> list[list]:
+        """Return the zeros before and after each space axis of ``(b, *space, c)``."""
         if self.padding == "valid":
-            return x
+            return [[0, 0] for _ in self.kernel_size]
         shape = tf.shape(x)
-        pads = [[0, 0]]
+        pads: list[list] = []
         for axis, (k, s, d) in enumerate(
             zip(self.kernel_size, self.strides, self.dilation, strict=True), start=1
         ):
@@ -55,11 +66,13 @@ class ConvolutionGeometry:
             if self.padding == "causal":
                 pads.append([reach, 0])
                 continue
-            size = x.shape[axis] if x.shape[axis] is not None else shape[axis]
-            total = tf.maximum((-(-size // s) - 1) * s + reach + 1 - size, 0)
+            size = x.shape[axis]
+            if size is not None:
+                total = max((-(-size // s) - 1) * s + reach + 1 - size, 0)
+            else:
+                total = tf.maximum((-(-shape[axis] // s) - 1) * s + reach + 1 - shape[axis], 0)
             pads.append([total // 2, total - total // 2])
-        pads.append([0, 0])
-        return tf.pad(x, pads)
+        return pads
 
     def shifted(self, x: tf.Tensor, out_space: tuple) -> list[tf.Tensor]:
         """Return, for each kernel offset in row-major order, the inputs that it meets.
@@ -75,7 +88,7 @@ class ConvolutionGeometry:
         -------
         Tensors ``(b, *out_space, c)``.
         """
-        padded = self.pad(x)
+        padded = tf.pad(x, [[0, 0], *self.pads(x), [0, 0]])
         views = []
         for offset in itertools.product(*(range(k) for k in self.kernel_size)):
             window: list = [slice(None)]
@@ -84,6 +97,51 @@ class ConvolutionGeometry:
                 window.append(slice(start, start + (n - 1) * s + 1, s))
             views.append(padded[tuple(window)])
         return views
+
+    def slides(self, x: tf.Tensor, delta: tf.Tensor) -> bool:
+        """Tell whether `slid` applies and pays.
+
+        Rows must fill whole cache lines, or TensorFlow copies them after all; and the grid must
+        not be much larger than the outputs, whose padding costs multiplications.
+        """
+        known = x.shape[1:].is_fully_defined() and all(s == 1 for s in self.strides)
+        if not known or (int(x.shape[-1]) * x.dtype.size) % CACHE_LINE:
+            return False
+        grid = math.prod(self._grid(x))
+        return self.num_offsets > 1 and grid <= MAX_GRID_RATIO * math.prod(delta.shape[1:-1])
+
+    def slid(self, x: tf.Tensor, delta: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Return shifted inputs as slices of one array, and the output gradients on its grid.
+
+        Parameters
+        ----------
+        x
+            Inputs ``(b, *space, c)``.
+        delta
+            Gradients ``(b, *out_space, o)``.
+
+        Returns
+        -------
+        For each offset a tensor ``(b, t, c)``, and the gradients ``(b, t, o)``, t the size of the
+        padded grid.
+        """
+        grid = self._grid(x)
+        b, t, channels = tf.shape(x)[0], math.prod(grid), int(x.shape[-1])
+        # One example of zeros more, for the last one to slide into.
+        flat = tf.reshape(tf.pad(x, [[0, 1], *self.pads(x), [0, 0]]), (-1, channels))
+        rest = [[0, n - m] for n, m in zip(grid, delta.shape[1:-1], strict=True)]
+        deltas = tf.reshape(tf.pad(delta, [[0, 0], *rest, [0, 0]]), (b, t, int(delta.shape[-1])))
+        steps = [math.prod(grid[axis + 1 :]) for axis in range(len(grid))]
+        views = []
+        for offset in itertools.product(*(range(k) for k in self.kernel_size)):
+            start = sum(o * d * n for o, d, n in zip(offset, self.dilation, steps, strict=True))
+            views.append(tf.reshape(flat[start : start + b * t], (b, t, channels)))
+        return views, deltas
+
+    def _grid(self, x: tf.Tensor) -> list[int]:
+        """Return the sizes of the padded space axes, which must be known."""
+        sizes = zip(x.shape[1:-1], self.pads(x), strict=True)
+        return [size + before + after for size, (before, after) in sizes]
 
 
 def out_space_of(delta: tf.Tensor) -> tuple:
@@ -124,28 +182,40 @@ class ConvolutionBlock(GradientBlock):
         return tf.reshape(tf.concat(views, axis=-1), (tf.shape(self._x)[0], -1, width))
 
     def _build_rows(self) -> tf.Tensor:
-        b, groups = tf.shape(self._x)[0], self._geometry.groups
         deltas = self._flat_deltas()
-        pieces = []
-        for view in self._geometry.shifted(self._x, out_space_of(self._delta)):
-            flat = tf.reshape(view, (b, -1, self._channels))
-            if groups == 1:
-                pieces.append(tf.matmul(flat, deltas, transpose_a=True))
-                continue
-            parts = tf.reshape(flat, (b, -1, groups, self._channels // groups))
-            split = tf.reshape(deltas, (b, -1, groups, self._filters // groups))
-            pieces.append(tf.einsum("btgi,btgo->bigo", parts, split))
-        size = self._geometry.num_offsets * (self._channels // groups) * self._filters
-        kernel = tf.reshape(tf.stack(pieces, axis=1), (b, size))
+        channels = self._channels // self._geometry.groups
+        size = self._geometry.num_offsets * channels * self._filters
+        kernel = tf.reshape(tf.stack(self._kernel_pieces(), axis=1), (-1, size))
         if not self._bias:
             return kernel
         return tf.concat([kernel, tf.reduce_sum(deltas, axis=1)], axis=1)
 
     def squared_norms(self) -> tf.Tensor:
         positions = math.prod(n if n is not None else 0 for n in self._delta.shape[1:-1])
-        if not (positions and self.matrix_shape and prefers_gram(positions, *self.matrix_shape)):
-            return super().squared_norms()
-        return gram_squared_norms(self.patches(), self._flat_deltas(), self._bias)
+        if positions and self.matrix_shape and prefers_gram(positions, *self.matrix_shape):
+            return gram_squared_norms(self.patches(), self._flat_deltas(), self._bias)
+        # Each piece is summed up while it is in the cache; joining them first costs two copies.
+        pieces = self._kernel_pieces()
+        sums = [tf.reduce_sum(tf.square(p), axis=tuple(range(1, p.shape.rank))) for p in pieces]
+        if self._bias:
+            bias = tf.reduce_sum(self._flat_deltas(), axis=1)
+            sums.append(tf.reduce_sum(tf.square(bias), axis=1))
+        return tf.add_n(sums)
+
+    def _kernel_pieces(self) -> list[tf.Tensor]:
+        """Return the kernel's gradient at each offset, ``(b, i, o)`` or ``(b, i/g, g, o/g)``."""
+        b, groups = tf.shape(self._x)[0], self._geometry.groups
+        if self._geometry.slides(self._x, self._delta):
+            views, deltas = self._geometry.slid(self._x, self._delta)
+        else:
+            shifted = self._geometry.shifted(self._x, out_space_of(self._delta))
+            views = [tf.reshape(view, (b, -1, self._channels)) for view in shifted]
+            deltas = self._flat_deltas()
+        if groups == 1:
+            return [tf.matmul(view, deltas, transpose_a=True) for view in views]
+        split = tf.reshape(deltas, (b, -1, groups, self._filters // groups))
+        parts = [tf.reshape(v, (b, -1, groups, self._channels // groups)) for v in views]
+        return [tf.einsum("btgi,btgo->bigo", part, split) for part in parts]
 
     def _flat_deltas(self) -> tf.Tensor:
         return tf.reshape(self._delta, (tf.shape(self._delta)[0], -1, self._filters))

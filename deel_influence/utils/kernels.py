@@ -19,6 +19,20 @@ def _as_tensor(value: Any) -> Any:
     return value if tf.is_tensor(value) else tf.convert_to_tensor(value)
 
 
+def _form(value: Any) -> Any:
+    """Return what decides on the trace: the nest, and each tensor's dtype and shape but the first.
+
+    This runs at every call, so it stays clear of the slower type specs where it can.
+    """
+    if isinstance(value, tf.Tensor):
+        return value.dtype, value.shape.rank, tuple(value.shape[1:]) if value.shape.rank else ()
+    if isinstance(value, dict):
+        return tuple((name, _form(value[name])) for name in sorted(value))
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(_form(part) for part in value)
+    return relax(tf.type_spec_from_value(value))
+
+
 class Kernel:
     """A function of tensors, compiled once for each form of its arguments.
 
@@ -42,13 +56,14 @@ class Kernel:
 
     def __call__(self, *arguments: Any, device: str | None = None) -> Any:
         """Run the compiled function, on ``device`` if one is given."""
-        arguments = tf.nest.map_structure(_as_tensor, arguments)
         flat = tf.nest.flatten(arguments)
-        specs = tuple(relax(tf.type_spec_from_value(value)) for value in flat)
-        structure = str(tf.nest.map_structure(lambda _: 0, arguments))
-        key = (specs, structure, device)
+        if not all(isinstance(value, tf.Tensor) for value in flat):
+            arguments = tf.nest.map_structure(_as_tensor, arguments)
+            flat = tf.nest.flatten(arguments)
+        key = (_form(arguments), device)
         with tf.device(device):
             if key not in self._concrete:
+                specs = tuple(relax(tf.type_spec_from_value(value)) for value in flat)
                 self._concrete[key] = self._trace(arguments, specs)
             return self._concrete[key](*flat)
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from deel_influence.errors import LayerRuleWarning
 from deel_influence.gradients import Basis, GradientEngine
+from deel_influence.gradients.convolution import ConvolutionGeometry
 from deel_influence.model import BaseInfluenceModel
 from deel_influence.utils.kernels import Kernel
 from tests.cases import FALLBACK_CASES, RULED_CASES, ModelCase
@@ -172,3 +173,19 @@ def test_rules_give_no_warning_for_models_that_they_serve():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Prepared(RULED_CASES[0])
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in RULED_CASES if "conv" in case.id], ids=lambda case: case.id
+)
+def test_cases_called_sliding_take_that_path(case, monkeypatch):
+    """Keeps the cases of `ConvolutionGeometry.slid` from passing by another way."""
+    taken = []
+    slid = ConvolutionGeometry.slid
+    monkeypatch.setattr(
+        ConvolutionGeometry, "slid", lambda self, *a: taken.append(1) or slid(self, *a)
+    )
+    keras_model = case.build()
+    model = BaseInfluenceModel(keras_model, loss_function="mse")
+    GradientEngine(model).unchecked_gradients(case.data(keras_model)).squared_norms()
+    assert bool(taken) == ("sliding" in case.id)

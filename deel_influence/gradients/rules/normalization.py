@@ -28,7 +28,7 @@ class NormalizationRule(LayerRule):
         axes = self._parameter_axes(layer, uses[0].inputs.shape.rank)
         result = []
         if layer.gamma is not None and watched(layer.gamma):
-            rows = [_keep(u.delta * self._normalized(layer, u.inputs), axes) for u in uses]
+            rows = [self._scale_rows(layer, use, axes) for use in uses]
             result.append(OwnedBlock((layer.gamma,), RowsBlock(tf.add_n(rows))))
         if layer.beta is not None and watched(layer.beta):
             rows = [_keep(use.delta, axes) for use in uses]
@@ -41,8 +41,18 @@ class NormalizationRule(LayerRule):
         return tuple(sorted(axis % rank for axis in axes))
 
     @abstractmethod
-    def _normalized(self, layer: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
-        """Return x̂, of the shape of ``x``. To be implemented by subclasses."""
+    def _scale_rows(
+        self, layer: keras.layers.Layer, use: LayerUse, axes: tuple[int, ...]
+    ) -> tf.Tensor:
+        """Return ``Σ_t δ_t x̂_t`` of one use, shape ``(b, q)``. To be implemented by subclasses.
+
+        Parameters
+        ----------
+        layer, use
+            The layer, and one call of it.
+        axes
+            The axes of the inputs along which the parameters vary.
+        """
 
 
 class BatchNormalizationRule(NormalizationRule):
@@ -53,12 +63,14 @@ class BatchNormalizationRule(NormalizationRule):
     def _supports(self, layer: keras.layers.Layer) -> bool:
         return isinstance(layer.axis, int)
 
-    def _normalized(self, layer: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
-        shape = [1] * x.shape.rank
-        shape[layer.axis] = -1
-        mean = tf.reshape(tf.cast(layer.moving_mean.value, x.dtype), shape)
-        variance = tf.reshape(tf.cast(layer.moving_variance.value, x.dtype), shape)
-        return (x - mean) * tf.math.rsqrt(variance + layer.epsilon)
+    def _scale_rows(
+        self, layer: keras.layers.Layer, use: LayerUse, axes: tuple[int, ...]
+    ) -> tf.Tensor:
+        # The statistics are constants: Σ δ x̂ = (Σ δ x - mean Σ δ) / std, in fewer passes over x.
+        mean = tf.cast(layer.moving_mean.value, use.delta.dtype)
+        variance = tf.cast(layer.moving_variance.value, use.delta.dtype)
+        products = _keep(use.delta * use.inputs, axes) - mean * _keep(use.delta, axes)
+        return products * tf.math.rsqrt(variance + layer.epsilon)
 
 
 class LayerNormalizationRule(NormalizationRule):
@@ -69,10 +81,12 @@ class LayerNormalizationRule(NormalizationRule):
     def _supports(self, layer: keras.layers.Layer) -> bool:
         return not getattr(layer, "rms_scaling", False)
 
-    def _normalized(self, layer: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
-        axes = self._parameter_axes(layer, x.shape.rank)
-        mean, variance = tf.nn.moments(x, axes, keepdims=True)
-        return (x - mean) * tf.math.rsqrt(variance + layer.epsilon)
+    def _scale_rows(
+        self, layer: keras.layers.Layer, use: LayerUse, axes: tuple[int, ...]
+    ) -> tf.Tensor:
+        mean, variance = tf.nn.moments(use.inputs, axes, keepdims=True)
+        normalized = (use.inputs - mean) * tf.math.rsqrt(variance + layer.epsilon)
+        return _keep(use.delta * normalized, axes)
 
 
 class GroupNormalizationRule(NormalizationRule):
@@ -80,8 +94,10 @@ class GroupNormalizationRule(NormalizationRule):
 
     layer_types = (keras.layers.GroupNormalization,)
 
-    def _normalized(self, layer: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
-        axis = layer.axis % x.shape.rank
+    def _scale_rows(
+        self, layer: keras.layers.Layer, use: LayerUse, axes: tuple[int, ...]
+    ) -> tf.Tensor:
+        x, (axis,) = use.inputs, axes
         order = (0, axis, *(i for i in range(1, x.shape.rank) if i != axis))
         first = tf.transpose(x, order)
         shape = tf.shape(first)
@@ -90,7 +106,8 @@ class GroupNormalizationRule(NormalizationRule):
         mean, variance = tf.nn.moments(grouped, (2, 3), keepdims=True)
         scaled = (grouped - mean) * tf.math.rsqrt(variance + layer.epsilon)
         back = [order.index(i) for i in range(x.shape.rank)]
-        return tf.transpose(tf.reshape(scaled, shape), back)
+        normalized = tf.transpose(tf.reshape(scaled, shape), back)
+        return _keep(use.delta * normalized, axes)
 
 
 def _keep(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
