@@ -38,6 +38,7 @@ LEVELS = {
 # (importer, imported) on one level. What is missing here keeps to itself.
 ALLOWED_PEERS = {
     ("utils", "types"),
+    ("backend", "errors"),
     ("utils", "errors"),
     ("curvature", "gradients"),
     ("cli", "datasets"),
