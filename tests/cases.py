@@ -130,6 +130,25 @@ def subclassed() -> keras.Model:
     return model
 
 
+class Listed(keras.Model):
+    """A model that keeps its layers in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = [layers.Dense(4, activation="tanh"), layers.Dense(3), layers.Dense(2)]
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def listed() -> keras.Model:
+    model = Listed()
+    model(keras.ops.zeros((1, 5)))
+    return model
+
+
 def _conv2d(**options: object) -> Callable:
     return convolution((9, 8, 4), lambda: layers.Conv2D(6, 3, activation="gelu", **options))
 
@@ -275,11 +294,27 @@ RULED_CASES = [
         ),
         (3, 5),
     ),
+    ModelCase(
+        "group-normalisation-with-a-group-for-each-channel",
+        convolution((5, 4), lambda: layers.GroupNormalization(groups=-1)),
+        (5, 4),
+    ),
+    ModelCase(
+        "group-normalisation-of-the-first-axis",
+        convolution((4, 5, 3), lambda: layers.GroupNormalization(2, axis=1)),
+        (4, 5, 3),
+    ),
+    ModelCase(
+        "batch-normalisation-of-the-first-axis",
+        convolution((4, 5, 3), lambda: layers.BatchNormalization(axis=1)),
+        (4, 5, 3),
+    ),
     ModelCase("transformer", transformer, (6,), vocabulary=9),
     ModelCase("shared-dense", shared_dense, (5,)),
     ModelCase("shared-convolution", shared_convolution, (6, 6, 2)),
     ModelCase("nested", nested, (5,)),
     ModelCase("subclassed", subclassed, (5,)),
+    ModelCase("subclassed-with-a-list-of-layers", listed, (5,)),
     ModelCase(
         "einsum-ellipsis",
         convolution((6, 5), lambda: layers.EinsumDense("...x,xy->...y", (3,), bias_axes="y")),

@@ -12,15 +12,15 @@ import tensorflow as tf
 
 from ..types import Batch, IdFunction
 from ..utils.devices import check_device
-from ..utils.kernels import Kernel
 from ..utils.nearest_neighbors import BaseNearestNeighbors, LinearNearestNeighbors
+from ..utils.running import run
 from ..utils.top_k import ORDER, check_k, check_order
-from .caching import CACHE, VectorReader, save_vectors
+from .caching import CACHE, VectorReader, save_vectors, vector_origin
 from .queries import Queries, ScoredBatches, ScoreSource, query_chunks, save_scored
 from .sample_pool import SamplePool
 from .self_influence import SelfInfluenceCalculator
 from .specs import inputs_spec, relaxed_element_spec, top_k_spec
-from .streaming import check_examples, run, stream
+from .streaming import check_examples, check_pair, stream
 
 
 class BaseInfluenceCalculator(SelfInfluenceCalculator):
@@ -74,6 +74,7 @@ class BaseInfluenceCalculator(SelfInfluenceCalculator):
         train_set: tf.data.Dataset,
         save_influence_vector_ds_path: str | Path | None = None,
         device: str | None = None,
+        id_fn: IdFunction | None = None,
     ) -> tf.data.Dataset:
         """Compute the influence vector of every training example, lazily.
 
@@ -85,23 +86,28 @@ class BaseInfluenceCalculator(SelfInfluenceCalculator):
             Where to keep the vectors on disk; they are computed at once then.
         device
             Where to compute; None leaves it to TensorFlow.
+        id_fn
+            Reads int64 ids ``(b,)`` off a batch, which are saved with the vectors; None takes the
+            positions.
 
         Returns
         -------
         A dataset of ``((batch...), vectors (b, p))``.
         """
-        check_examples(self.engine, train_set, "train_set", None)
+        check_examples(self.engine, train_set, "train_set", id_fn)
         check_device(device)
         if save_influence_vector_ds_path is not None:
-            computed = self._vectors(train_set, None, device, verbose="auto")
-            save_vectors(((ids, v) for _, ids, v in computed), save_influence_vector_ds_path)
+            computed = self._vectors(train_set, id_fn, device, verbose="auto")
+            vectors = ((ids, v) for _, ids, v in computed)
+            origin = vector_origin(self, self._vector_settings())
+            save_vectors(vectors, save_influence_vector_ds_path, origin)
         signature = (
             relaxed_element_spec(train_set),
             tf.TensorSpec((None, None), self.model.dtype),
         )
 
         def generate() -> Iterator[tuple[Batch, tf.Tensor]]:
-            for batch, _, vectors in self._vectors(train_set, None, device, verbose=0):
+            for batch, _, vectors in self._vectors(train_set, id_fn, device, verbose=0):
                 yield batch, vectors
 
         return tf.data.Dataset.from_generator(generate, output_signature=signature)
@@ -143,7 +149,7 @@ class BaseInfluenceCalculator(SelfInfluenceCalculator):
         For each batch of queries: the batch, and a dataset of ``(training inputs, scores
         (m, b))``.
         """
-        self._check_pair(dataset_to_evaluate, train_set, None, device)
+        check_pair(self.engine, dataset_to_evaluate, train_set, None, device)
         if save_influence_vector_path is not None:
             self.compute_influence_vector(train_set, save_influence_vector_path, device)
         source = self._source(
@@ -181,7 +187,7 @@ class BaseInfluenceCalculator(SelfInfluenceCalculator):
         -------
         Array ``(m, n)``; with ``return_ids``: array, query ids ``(m,)``, training ids ``(n,)``.
         """
-        self._check_pair(dataset_to_evaluate, train_set, id_fn, device)
+        check_pair(self.engine, dataset_to_evaluate, train_set, id_fn, device)
         source = self._streamed(train_set, id_fn, device, verbose)
         rows, query_ids, train_ids = [], [], None
         for chunk in self._chunks(source, dataset_to_evaluate, id_fn, device):
@@ -241,9 +247,9 @@ class BaseInfluenceCalculator(SelfInfluenceCalculator):
         """
         check_k(k)
         check_order(order)
-        self._check_pair(dataset_to_evaluate, train_set, id_fn, device)
+        check_pair(self.engine, dataset_to_evaluate, train_set, id_fn, device)
         if save_influence_vector_ds_path is not None:
-            self.compute_influence_vector(train_set, save_influence_vector_ds_path, device)
+            self.compute_influence_vector(train_set, save_influence_vector_ds_path, device, id_fn)
         source = self._source(
             train_set, influence_vector_in_cache, load_influence_vector_ds_path, id_fn, device
         )
@@ -299,12 +305,14 @@ class BaseInfluenceCalculator(SelfInfluenceCalculator):
         if load_path is None:
             message = "CACHE.DISK needs the path of saved influence vectors. Received: None."
             raise ValueError(message)
-        VectorReader(load_path)  # a wrong path is reported now, not at the first query
+        origin = vector_origin(self, self._vector_settings())
+        VectorReader(load_path, origin)  # a wrong path is reported now, not at the first query
 
         def read() -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
-            reader = VectorReader(load_path)
+            reader = VectorReader(load_path, origin)
             for _, batch, ids in stream(self.engine, train_set, id_fn, "Influence", 0):
                 yield batch, ids, reader.read(ids)
+            reader.finish()
 
         return self._cached(read, device)
 
@@ -314,16 +322,21 @@ class BaseInfluenceCalculator(SelfInfluenceCalculator):
         id_fn: IdFunction | None,
         device: str | None,
         verbose: str | int,
-        kernel: Kernel | None = None,
+        hook: Callable[[tf.Tensor, Batch], tf.Tensor] | None = None,
     ) -> ScoreSource:
         """Score from factored gradients, batch by batch, keeping nothing."""
-        kernel = kernel or self._kernel("scores_of_batch", self._scores_of_batch)
+        hook = hook or self._scores_of_batch
 
         def scored(chunk: Queries) -> ScoredBatches:
             for index, batch, ids in stream(self.engine, train_set, id_fn, "Influence", verbose):
+                kernel = self._kernel(hook.__name__, hook)
                 yield batch, ids, run(kernel, index, ids, (chunk.vectors, batch), device).numpy()
 
-        return ScoreSource(self._kernel("query_factors", self._query_factors), scored)
+        return ScoreSource(lambda: self._kernel("query_factors", self._query_factors), scored)
+
+    def _vector_settings(self) -> tuple:
+        """Return the settings that influence vectors depend on. May be overridden."""
+        return ()
 
     def _cached(
         self, vectors: Callable[[], Iterator[tuple[Batch, np.ndarray, tf.Tensor]]], device: Any
@@ -335,7 +348,7 @@ class BaseInfluenceCalculator(SelfInfluenceCalculator):
             for index, (batch, ids, rows) in enumerate(vectors()):
                 yield batch, ids, run(kernel, index, ids, (chunk.vectors, rows), device).numpy()
 
-        return ScoreSource(self._kernel("query_vectors", self._query_vectors), scored)
+        return ScoreSource(lambda: self._kernel("query_vectors", self._query_vectors), scored)
 
     def _vectors(
         self,
@@ -345,10 +358,10 @@ class BaseInfluenceCalculator(SelfInfluenceCalculator):
         verbose: str | int,
     ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
         """Yield batch, ids and influence vectors ``(b, p)`` of each training batch."""
-        kernel = self._kernel("train_vectors", self._train_vectors)
         for index, batch, ids in stream(
             self.engine, train_set, id_fn, "Influence vectors", verbose
         ):
+            kernel = self._kernel("train_vectors", self._train_vectors)
             yield batch, ids, run(kernel, index, ids, (batch,), device, axis=0)
 
     def _chunks(
@@ -363,7 +376,7 @@ class BaseInfluenceCalculator(SelfInfluenceCalculator):
         batches = stream(self.engine, dataset, id_fn, "Queries", 0, "dataset_to_evaluate")
 
         def vectors_of(index: int, batch: Batch, ids: np.ndarray) -> tf.Tensor:
-            return run(source.query_kernel, index, ids, (batch,), device, axis=0)
+            return run(source.query_kernel(), index, ids, (batch,), device, axis=0)
 
         return query_chunks(batches, vectors_of, max_batches)
 
@@ -381,14 +394,3 @@ class BaseInfluenceCalculator(SelfInfluenceCalculator):
                 yield self.model.process_batch_for_loss_fn(batch)[0], values
 
         return tf.data.Dataset.from_generator(generate, output_signature=signature)
-
-    def _check_pair(
-        self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        device: str | None,
-    ) -> None:
-        check_examples(self.engine, dataset_to_evaluate, "dataset_to_evaluate", id_fn)
-        check_examples(self.engine, train_set, "train_set", id_fn)
-        check_device(device)

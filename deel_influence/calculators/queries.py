@@ -25,6 +25,8 @@ class Queries:
     ----------
     batches
         The batches, as the dataset yielded them.
+    sizes
+        The number of queries in each.
     ids
         Their ids, int64, shape ``(m,)``.
     vectors
@@ -54,12 +56,12 @@ class ScoreSource:
     Attributes
     ----------
     query_kernel
-        Computes the vectors ``(b, q)`` of a batch of queries.
+        Gives the kernel that computes the vectors ``(b, q)`` of a batch of queries.
     scored
         Yields, for a chunk of queries, each training batch, its ids ``(b,)`` and scores ``(m, b)``.
     """
 
-    query_kernel: Kernel
+    query_kernel: Callable[[], Kernel]
     scored: Callable[[Queries], ScoredBatches]
 
 

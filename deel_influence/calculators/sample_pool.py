@@ -46,6 +46,12 @@ class SamplePool:
         for position in np.flatnonzero(np.isin(ids, wanted)):
             # Only a batch that made it into a list is brought to the host.
             leaves = leaves or [np.asarray(leaf) for leaf in tf.nest.flatten(inputs)]
+            if int(ids[position]) in self._samples:
+                message = (
+                    "Argument `id_fn` must give every example an id of its own. Received: "
+                    f"{int(ids[position])} for two of the examples."
+                )
+                raise ValueError(message)
             self._samples[int(ids[position])] = [leaf[position] for leaf in leaves]
         if len(self._samples) > 2 * len(wanted):
             self._samples = {key: self._samples[key] for key in wanted.tolist()}

@@ -10,15 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from ..gradients.engine import GradientEngine
-from ..model.influence_model import BaseInfluenceModel
+from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch, IdFunction
 from ..utils.devices import check_device
 from ..utils.kernels import Kernel
+from ..utils.running import run
 from ..utils.top_k import ORDER, BatchSort
 from .sample_pool import SamplePool
 from .scores import Scores
 from .specs import relaxed_element_spec
-from .streaming import check_examples, run, stream
+from .streaming import check_examples, stream
 
 
 class SelfInfluenceCalculator(ABC):
@@ -38,15 +39,10 @@ class SelfInfluenceCalculator(ABC):
     """
 
     def __init__(self, model: BaseInfluenceModel) -> None:
-        if not isinstance(model, BaseInfluenceModel):
-            message = (
-                "Argument `model` must be an InfluenceModel. Received: "
-                f"{type(model).__name__}. Wrap the Keras model: InfluenceModel(model)."
-            )
-            raise TypeError(message)
+        check_influence_model(model)
         self.model = model
         self.engine = GradientEngine.of(model)
-        self._kernels: dict[str, Kernel] = {}
+        self._kernels: dict[tuple[str, int], Kernel] = {}
 
     @abstractmethod
     def _self_scores(self, batch: Batch) -> tf.Tensor:
@@ -132,8 +128,8 @@ class SelfInfluenceCalculator(ABC):
         """
         check_examples(self.engine, train_set, "train_set", id_fn)
         check_device(device)
-        kernel = self._kernel("self_scores", self._self_scores)
         for index, batch, ids in stream(self.engine, train_set, id_fn, "Self-influence", verbose):
+            kernel = self._kernel("self_scores", self._self_scores)
             yield batch, ids, run(kernel, index, ids, (batch,), device)
 
     def compute_top_k_from_training_dataset(
@@ -178,6 +174,7 @@ class SelfInfluenceCalculator(ABC):
 
     def _kernel(self, name: str, function: Any) -> Kernel:
         """Return the compiled form of a hook, made at first use."""
-        if name not in self._kernels:
-            self._kernels[name] = Kernel(function)
-        return self._kernels[name]
+        key = (name, self.engine.plan_version)
+        if key not in self._kernels:
+            self._kernels[key] = Kernel(function)
+        return self._kernels[key]

@@ -29,7 +29,9 @@ DampingOption = Annotated[
 ]
 TopOption = Annotated[int, typer.Option("--top", help="How many examples to show.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the results; made if need be.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of all random numbers.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of all random numbers.")
+]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", help="Examples in a batch.")]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", help="Show TensorFlow's notes, and tracebacks of all errors.")

@@ -73,8 +73,8 @@ class TriageSettings:
         if self.top < 1:
             message = f"--top must be at least 1. Received: {self.top}."
             raise CommandError(message)
-        if self.damping is not None and not self.damping >= 0.0:
-            message = f"--damping must not be negative. Received: {self.damping}."
+        if self.damping is not None and not 0.0 <= self.damping < float("inf"):
+            message = f"--damping must be finite and not negative. Received: {self.damping}."
             raise CommandError(message)
         if self.damping is not None and self.ihvp is Ihvp.identity:
             message = (

@@ -10,10 +10,11 @@ import tensorflow as tf
 
 from ..errors import NonFiniteError, UnsupportedModelError
 from ..gradients.engine import GradientEngine
-from ..model.influence_model import BaseInfluenceModel
+from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch
-from ..utils.datasets import batch_size_of, numbered_batches
+from ..utils.datasets import batch_size_of, check_dataset, numbered_batches
 from ..utils.progress import progress_bar
+from ..utils.running import call, check_finite_inputs, quiet_tensorflow
 from .closed_form import assemble_closed_form, closed_form_of_batch, has_closed_form
 
 KINDS = ("hessian", "gauss_newton")
@@ -64,20 +65,25 @@ def dense_curvature(
     ------
     ValueError
         For an unknown kind.
+    BatchError
+        If TensorFlow refuses a batch; the message names it.
     NonFiniteError
         If a batch gives NaN or infinity; the message names it.
     """
     if kind not in KINDS:
         message = f"Argument `curvature` must be one of {KINDS}. Received: {kind!r}."
         raise ValueError(message)
+    check_influence_model(model)
+    check_dataset(dataset, "dataset", model.input_rank)
     engine = GradientEngine.of(model)
     total: tf.Tensor = tf.zeros((), tf.float64)
     count = 0
     batches = numbered_batches(dataset)
     for index, (batch, ids) in enumerate(progress_bar(batches, "Curvature", verbose=verbose)):
+        check_finite_inputs(batch, index, ids)
         engine.prepare(batch)
         kernel = engine.kernel(("curvature", kind), _kernel_function(engine, kind))
-        part, finite = kernel(batch)
+        part, finite = call(kernel, index, ids, (batch,))
         if not bool(finite):
             message = (
                 f"The curvature is not finite: batch {index} (examples {ids[0]} to {ids[-1]}) "
@@ -131,11 +137,24 @@ def _hessian_of_batch(engine: GradientEngine, batch: Batch) -> tf.Tensor:
     """Return ``Σ_i ∇²ℓ(z_i)`` by reverse-over-reverse differentiation, shape ``(p, p)``."""
     model = engine.model
     values = [v.value for v in model.weights]
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
         tape.watch(values)
         gradient = model.batch_gradient_tensor(batch)
-    rows = tape.jacobian(gradient, values, unconnected_gradients="zero")
+    rows = _jacobian(tape, gradient, values)
     return model.layout.flatten_rows([tf.convert_to_tensor(row) for row in rows])
+
+
+def _jacobian(tape: tf.GradientTape, target: tf.Tensor, sources: list) -> list[tf.Tensor]:
+    """Differentiate each entry of ``target``, side by side where TensorFlow can."""
+    try:
+        with quiet_tensorflow():
+            return tape.jacobian(target, sources, unconnected_gradients="zero")
+    except (ValueError, TypeError, NotImplementedError):
+        # TensorFlow cannot vectorise second derivatives of loops (recurrent layers). One entry
+        # after the other works for every model, and fails with the true reason if there is one.
+        return tape.jacobian(
+            target, sources, unconnected_gradients="zero", experimental_use_pfor=False
+        )
 
 
 def _gauss_newton_of_batch(engine: GradientEngine, batch: Batch) -> tf.Tensor:

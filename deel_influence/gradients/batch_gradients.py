@@ -61,6 +61,12 @@ class BatchGradients:
 
     def dot(self, vectors: tf.Tensor) -> tf.Tensor:
         """Return ``g_iᵀ v_j`` for vectors ``(k, p)``, shape ``(b, k)``."""
+        if vectors.shape.rank != 2 or vectors.shape[1] not in (None, self._layout.size):
+            message = (
+                f"Argument `vectors` must have shape (k, {self._layout.size}). Received: shape "
+                f"{vectors.shape}."
+            )
+            raise ValueError(message)
         products = [
             placed.block.dot(self._columns(vectors, placed.parts)) for placed in self.blocks
         ]

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from ..errors import UnsupportedModelError
 from ..model.influence_model import BaseInfluenceModel
-from ..model.selection import all_layers
+from ..model.keras_internals import all_layers, copy_keras_mask
 from ..types import Batch
 from .rules.registry import find_rule
 
@@ -91,11 +91,12 @@ def forward_to_logits(
     give it, the tensor before that activation.
     """
     inputs, targets, sample_weight = model.process_batch_for_loss_fn(batch)
-    final = [x for x in all_layers(model.model) if _has_activation(x)]
     marks: list[_Activated] = []
-    with ExitStack() as stack:
-        for layer in final:
-            stack.enter_context(_marked_activation(layer, marks, logits_tapes))
+    with _TRACING, ExitStack() as stack:
+        for layer in all_layers(model.model):
+            name = _name_of_activation(layer)
+            if name is not None:
+                stack.enter_context(_marked(layer, name, marks, logits_tapes))
         outputs, taps = _tapped_call(model, layers, inputs, tapes)
         if not isinstance(outputs, tf.Tensor):
             message = (
@@ -105,7 +106,9 @@ def forward_to_logits(
             raise UnsupportedModelError(message)
     logits = next((mark.logits for mark in marks if mark.result is outputs), None)
     if logits is None:
-        logits = outputs = tf.identity(outputs)
+        logits = tf.identity(outputs)
+        copy_keras_mask(outputs, logits)
+        outputs = logits
         for tape in logits_tapes:
             tape.watch(logits)
     losses = model.loss_function(targets, outputs, sample_weight)
@@ -120,27 +123,34 @@ class _Activated:
     result: tf.Tensor
 
 
-def _has_activation(layer: keras.layers.Layer) -> bool:
-    return find_rule(layer) is not None and getattr(layer, "activation", None) is not None
+def _name_of_activation(layer: keras.layers.Layer) -> str | None:
+    """Return the attribute of a layer that applies an activation, or None."""
+    if type(layer) is keras.layers.Softmax:
+        return "call"
+    plain = find_rule(layer) is not None or type(layer) is keras.layers.Activation
+    return "activation" if plain and getattr(layer, "activation", None) is not None else None
 
 
-def _marked_activation(
-    layer: keras.layers.Layer, marks: list[_Activated], tapes: Sequence[tf.GradientTape]
+def _marked(
+    layer: keras.layers.Layer,
+    name: str,
+    marks: list[_Activated],
+    tapes: Sequence[tf.GradientTape],
 ) -> AbstractContextManager[None]:
-    """Note what the activation of a layer is applied to, and let the tapes watch it."""
-    activation = layer.activation
+    """Note what an activation is applied to, and let the tapes watch it."""
+    activation = getattr(layer, name)
 
-    def marked(pre_activation: tf.Tensor) -> tf.Tensor:
+    def marked(pre_activation: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
         logits = tf.identity(pre_activation)
         for tape in tapes:
             tape.watch(logits)
-        result = activation(logits)
+        result = activation(logits, *args, **kwargs)
         if result is logits:
             result = tf.identity(result)
         marks.append(_Activated(logits, result))
         return result
 
-    return overlaid(layer, "activation", marked)
+    return overlaid(layer, name, marked)
 
 
 def _tapped_call(

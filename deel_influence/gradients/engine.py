@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from ..errors import DeelInfluenceError
 from ..model.influence_model import BaseInfluenceModel
-from ..model.selection import all_layers
+from ..model.keras_internals import all_layers
 from ..types import Batch
-from ..utils.datasets import OrderGuard
+from ..utils.datasets import OrderGuard, batch_size_of
 from ..utils.kernels import Kernel
 from .batch_gradients import BatchGradients, PlacedBlock
 from .blocks import RowsBlock
@@ -22,6 +22,9 @@ from .fallback import MODES, differentiated_rows
 from .rules.base import LayerRule, LayerUse
 from .rules.dense import DenseRule
 from .rules.registry import find_rule
+
+MAX_PROBES = 5
+"""How many batches are probed at most where the first ones prove little."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,13 @@ class GradientEngine:
     def __init__(self, model: BaseInfluenceModel) -> None:
         self.model = model
         self.prepared = False
+        self.plan_version = 0
+        self._probes_left = MAX_PROBES
         self.fallback_mode = MODES[0]
         self.ruled = _plan(model)
         self.order_guard = OrderGuard()
         self._input_ranks: dict[int, tuple[int, ...]] = {}
-        self._kernels: dict[Hashable, Kernel] = {}
+        self._kernels: dict[Hashable, tuple[Kernel, Any]] = {}
 
     @classmethod
     def of(cls, model: BaseInfluenceModel) -> GradientEngine:
@@ -75,13 +80,18 @@ class GradientEngine:
         return [v for v in self.model.weights if id(v) not in served]
 
     def prepare(self, batch: Batch) -> None:
-        """Probe the rules on the first examples of ``batch``; later calls do nothing."""
-        if self.prepared:
+        """Probe the rules on the first examples of ``batch``.
+
+        Two examples with a gradient settle it. A batch of one, or one without gradients, proves
+        little: the next batches are probed too, until one settles it or some have been tried.
+        """
+        if self._probes_left == 0 or (self.prepared and batch_size_of(batch) < 2):
             return
         from .probe import probe_rules  # noqa: PLC0415 - the probe drives this engine
 
-        probe_rules(self, batch)
+        settled = probe_rules(self, batch)
         self.prepared = True
+        self._probes_left = 0 if settled else self._probes_left - 1
 
     def note_calls(self, ruled: RuledLayer, taps: Sequence[Tap]) -> None:
         """Remember how a layer was called; for the probe."""
@@ -95,6 +105,9 @@ class GradientEngine:
         """Serve these layers by automatic differentiation from now on."""
         dropped = {id(layer) for layer in layers}
         self.ruled = [ruled for ruled in self.ruled if id(ruled.layer) not in dropped]
+        # Kernels that were traced before serve these layers by their rules.
+        self.plan_version += 1
+        self._kernels.clear()
 
     def gradients(self, batch: Batch) -> BatchGradients:
         """Return the gradients of a batch; to be called inside the function being traced."""
@@ -206,10 +219,19 @@ class GradientEngine:
         return differentiated_rows(self.model, variables, (batch, cotangent), mode, along_cotangent)
 
     def kernel(self, key: Hashable, function: Callable[..., Any]) -> Kernel:
-        """Return the compiled form of ``function``, kept under ``key`` for later calls."""
-        if key not in self._kernels:
-            self._kernels[key] = Kernel(function)
-        return self._kernels[key]
+        """Return the compiled form of ``function``, kept under ``key`` for later calls.
+
+        Raises
+        ------
+        ValueError
+            If another function is kept under that key.
+        """
+        code = getattr(function, "__code__", function)
+        kernel, known = self._kernels.setdefault(key, (Kernel(function), code))
+        if known is not code:
+            message = f"Argument `key` must be new for another function. Received: {key!r}."
+            raise ValueError(message)
+        return kernel
 
     def _use(self, tap: Tap, delta: tf.Tensor) -> LayerUse:
         dtype = self.model.dtype

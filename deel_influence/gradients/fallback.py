@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from ..model.influence_model import BaseInfluenceModel
-from ..model.selection import all_layers
+from ..model.keras_internals import all_layers
 from ..types import Batch
 from .capture import overlaid
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -13,16 +11,18 @@ import tensorflow as tf
 
 from ..errors import LayerRuleWarning, UnsupportedModelError
 from ..types import Batch
+from ..utils.running import quiet_tensorflow
 from .engine import GradientEngine, RuledLayer
 from .fallback import MODES
 
 NUM_EXAMPLES = 3
+NUM_TRIED = 16
 # Half precision keeps some three digits, of which a deep network loses one or two.
 TOLERANCES = {"float64": 1e-8, "float32": 2e-3}
 HALF_TOLERANCE = 0.1
 
 
-def probe_rules(engine: GradientEngine, batch: Batch) -> None:
+def probe_rules(engine: GradientEngine, batch: Batch) -> bool:
     """Move every layer whose rule disagrees to automatic differentiation, with a warning.
 
     Parameters
@@ -30,7 +30,11 @@ def probe_rules(engine: GradientEngine, batch: Batch) -> None:
     engine
         The engine to check.
     batch
-        A batch of real data; the first examples are used.
+        A batch of real data; the first examples that have a gradient are used.
+
+    Returns
+    -------
+    Whether there were two such examples, so that the comparison means something.
 
     Raises
     ------
@@ -38,8 +42,7 @@ def probe_rules(engine: GradientEngine, batch: Batch) -> None:
         If the examples of a batch influence each other's loss, so that no per-example gradient
         exists.
     """
-    few = tf.nest.map_structure(lambda t: t[:NUM_EXAMPLES], batch)
-    reference = _reference(engine, few)
+    few, reference = _examples_with_gradients(engine, batch)
     _drop(engine, _unreadable(engine, few), "is not called once per batch of examples")
     while engine.ruled:
         disagreeing = _disagreeing(engine, few, reference)
@@ -48,6 +51,20 @@ def probe_rules(engine: GradientEngine, batch: Batch) -> None:
         _drop(engine, disagreeing, "does not agree with automatic differentiation")
     if engine.fallback_variables:
         _check_fallback(engine, few, reference)
+    return bool(np.count_nonzero(np.any(reference, axis=1)) > 1)
+
+
+def _examples_with_gradients(engine: GradientEngine, batch: Batch) -> tuple[Batch, np.ndarray]:
+    """Return some examples, with a gradient if possible, and the gradients of each alone."""
+    some = tf.nest.map_structure(lambda t: t[:NUM_TRIED], batch)
+    reference = _reference(engine, tf.nest.map_structure(lambda t: t[:NUM_EXAMPLES], batch))
+    if np.all(np.any(reference, axis=1)):
+        return tf.nest.map_structure(lambda t: t[:NUM_EXAMPLES], batch), reference
+    reference = _reference(engine, some)
+    # Those with a gradient first; the sort is stable.
+    chosen = np.argsort(~np.any(reference, axis=1), kind="stable")[:NUM_EXAMPLES]
+    few = tf.nest.map_structure(lambda t: tf.gather(tf.convert_to_tensor(t), chosen), some)
+    return few, reference[chosen]
 
 
 def _reference(engine: GradientEngine, batch: Batch) -> np.ndarray:
@@ -139,7 +156,7 @@ def _check_fallback(engine: GradientEngine, batch: Batch, reference: np.ndarray)
     for mode in MODES:
         engine.fallback_mode = mode
         try:
-            with _quiet_tensorflow():
+            with quiet_tensorflow():
                 agrees = _fallback_agrees(engine, batch, reference)
         # What TensorFlow cannot vectorise it reports with various exceptions; the reason goes
         # into the warning below.
@@ -164,18 +181,6 @@ def _check_fallback(engine: GradientEngine, batch: Batch, reference: np.ndarray)
             "only other layers avoids it."
         )
         warnings.warn(message, LayerRuleWarning, stacklevel=2)
-
-
-@contextmanager
-def _quiet_tensorflow() -> Iterator[None]:
-    """Keep TensorFlow from logging what the probe is prepared for."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel("FATAL")
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _fallback_agrees(engine: GradientEngine, batch: Batch, reference: np.ndarray) -> bool:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.engine import GradientEngine
-from ..model.influence_model import BaseInfluenceModel
+from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..utils.datasets import check_dataset, numbered_batches
+from ..utils.running import check_finite_inputs, run
 
 
 class InverseHessianVectorProduct(ABC):
     """Products with ``H⁻¹`` and ``H``, for whole batches of vectors; rows are vectors.
 
     A strategy is one subclass with two hooks, `_solve` and `_multiply`; one that can score
-    without materialising gradients overrides `self_influence` too.
+    without materialising gradients overrides `self_influence` too. Its class attribute `settings`
+    names which of ``n_samples_for_hessian``, ``shuffle_buffer_size`` and ``seed`` it takes.
 
     Parameters
     ----------
@@ -29,16 +32,12 @@ class InverseHessianVectorProduct(ABC):
     """
 
     name: ClassVar[str]
+    settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, model: BaseInfluenceModel, train_dataset: tf.data.Dataset | None = None
     ) -> None:
-        if not isinstance(model, BaseInfluenceModel):
-            message = (
-                "Argument `model` must be an InfluenceModel. Received: "
-                f"{type(model).__name__}. Wrap the Keras model: InfluenceModel(model)."
-            )
-            raise TypeError(message)
+        check_influence_model(model)
         if train_dataset is not None:
             check_dataset(train_dataset, "train_dataset", model.input_rank)
         self.model = model
@@ -52,6 +51,11 @@ class InverseHessianVectorProduct(ABC):
     @abstractmethod
     def _multiply(self, vectors: tf.Tensor) -> tf.Tensor:
         """Return ``H v`` for every row of vectors ``(b, p)``. To be implemented by subclasses."""
+
+    def fingerprint(self) -> tuple:
+        """Return what tells this fit from others: the product of H with a fixed vector."""
+        vector = tf.linspace(tf.ones((), self.model.dtype), 2.0, self.model.nb_params)
+        return tuple(np.asarray(self._multiply(vector[None]))[0].tolist())
 
     def solve(self, vectors: tf.Tensor) -> tf.Tensor:
         """Return ``H⁻¹ v`` for every row of ``vectors``, shape ``(b, p)``.
@@ -105,10 +109,11 @@ class InverseHessianVectorProduct(ABC):
             vectors = (tf.nest.flatten(batch)[0] for batch, _ in numbered_batches(group))
             return tf.concat([apply(self._checked(rows)) for rows in vectors], axis=0)
         results = []
-        for batch, _ in numbered_batches(group, argument="group"):
+        for index, (batch, ids) in enumerate(numbered_batches(group, argument="group")):
+            check_finite_inputs(batch, index, ids)
             self.engine.prepare(batch)
             kernel = self.engine.kernel("rows", lambda b: self.engine.gradients(b).materialize())
-            results.append(apply(kernel(batch)))
+            results.append(apply(run(kernel, index, ids, (batch,), None, axis=0)))
         return tf.concat(results, axis=0)
 
     def _checked(self, vectors: tf.Tensor) -> tf.Tensor:

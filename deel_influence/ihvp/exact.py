@@ -46,7 +46,7 @@ class ExactIHVP(InverseHessianVectorProduct):
     n_samples_for_hessian
         How many examples to draw for C; None takes all.
     shuffle_buffer_size
-        Buffer of that draw.
+        Without effect: the draw is uniform over the whole dataset.
     seed
         Fixes that draw.
     verbose
@@ -78,6 +78,7 @@ class ExactIHVP(InverseHessianVectorProduct):
     """
 
     name = "exact"
+    settings = ("n_samples_for_hessian", "shuffle_buffer_size", "seed")
 
     def __init__(
         self,
@@ -90,12 +91,13 @@ class ExactIHVP(InverseHessianVectorProduct):
         rcond: float | None = None,
         regularizer: bool = True,
         n_samples_for_hessian: int | None = None,
-        shuffle_buffer_size: int = 10000,
+        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         seed: int | None = None,
         verbose: str | int = "auto",
     ) -> None:
         super().__init__(model, train_dataset)
         self.damping = _checked_damping(damping)
+        self._rcond = _checked_rcond(rcond, model)
         _check_memory(model)
         if train_hessian is not None:
             matrix = _checked_matrix(train_hessian, model.nb_params)
@@ -107,11 +109,9 @@ class ExactIHVP(InverseHessianVectorProduct):
             raise ValueError(message)
         else:
             if n_samples_for_hessian is not None:
-                train_dataset = sample_examples(
-                    train_dataset, n_samples_for_hessian, seed, shuffle_buffer_size
-                )
+                train_dataset = sample_examples(train_dataset, n_samples_for_hessian, seed)
             matrix = dense_curvature(model, train_dataset, curvature, regularizer, verbose).matrix
-        self._factorize(matrix, rcond)
+        self._factorize(matrix)
 
     @property
     def hessian(self) -> np.ndarray:
@@ -139,14 +139,12 @@ class ExactIHVP(InverseHessianVectorProduct):
         """How many directions the pseudo-inverse leaves out."""
         return int(np.sum(~self._kept))
 
-    def _factorize(self, matrix: np.ndarray, rcond: float | None) -> None:
+    def _factorize(self, matrix: np.ndarray) -> None:
         p = len(matrix)
         self._matrix = matrix + self.damping * np.eye(p)
         self._eigenvalues, vectors = np.linalg.eigh(self._matrix)
-        if rcond is None:
-            rcond = p * np.finfo(self.model.dtype.as_numpy_dtype).eps
         magnitude = np.abs(self._eigenvalues)
-        self.cutoff = float(rcond * magnitude.max())
+        self.cutoff = float(self._rcond * magnitude.max())
         self._kept = magnitude > self.cutoff
         kept = vectors[:, self._kept]
         inverse = (kept / self._eigenvalues[self._kept]) @ kept.T
@@ -180,6 +178,16 @@ def _checked_damping(damping: Any) -> float:
         message = f"Argument `damping` must be a finite number >= 0. Received: {damping!r}."
         raise ValueError(message)
     return float(damping)
+
+
+def _checked_rcond(rcond: Any, model: BaseInfluenceModel) -> float:
+    if rcond is None:
+        return float(model.nb_params * np.finfo(model.dtype.as_numpy_dtype).eps)
+    number = isinstance(rcond, (int, float, np.number)) and not isinstance(rcond, bool)
+    if not number or not 0 <= rcond < 1:
+        message = f"Argument `rcond` must be None or a number in [0, 1). Received: {rcond!r}."
+        raise ValueError(message)
+    return float(rcond)
 
 
 def _checked_matrix(matrix: Any, p: int) -> np.ndarray:

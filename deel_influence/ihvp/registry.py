@@ -73,9 +73,14 @@ def resolve_ihvp(
         strategy = ihvp_calculator
     else:
         strategy = IHVPCalculator.from_string(ihvp_calculator).value
-    if strategy is IdentityIHVP:
-        return IdentityIHVP(model, train_dataset)
-    return strategy(model, train_dataset, **settings)
+    taken = {name: value for name, value in settings.items() if name in strategy.settings}
+    if settings.get("n_samples_for_hessian") is not None and len(taken) < len(settings):
+        message = (
+            f"Argument `n_samples_for_hessian` has no effect on {strategy.__name__}, which takes "
+            f"no sample. Received: {settings['n_samples_for_hessian']}. Leave it out."
+        )
+        raise ValueError(message)
+    return strategy(model, train_dataset, **taken)
 
 
 def _check_fitted(

@@ -10,12 +10,14 @@ import tensorflow as tf
 
 from ..calculators.base import BaseInfluenceCalculator
 from ..calculators.group import BaseGroupInfluenceCalculator
-from ..calculators.streaming import stream
+from ..calculators.streaming import check_pair, stream
+from ..errors import EmptyDatasetError
 from ..gradients.batch_gradients import BatchGradients
 from ..ihvp.registry import resolve_ihvp
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch, IdFunction
 from ..utils.datasets import check_dataset, count_examples
+from ..utils.running import run
 from .group_sums import sum_by_group
 
 
@@ -38,7 +40,7 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
     n_samples_for_hessian
         How many examples to draw for the curvature; None takes all.
     shuffle_buffer_size
-        Buffer of that draw.
+        Without effect: the draw is uniform over the whole dataset.
     normalize
         Divide each score by ``‖H⁻¹ g(z_i)‖`` (θ-RelatIF [3]_), which finds examples that matter to
         this query rather than to all.
@@ -66,6 +68,7 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         seed: int | None = None,
     ) -> None:
         super().__init__(model)
+        check_dataset(dataset, "dataset", model.input_rank)
         self.train_dataset = dataset
         self.normalize = normalize
         self.ihvp_calculator = resolve_ihvp(
@@ -79,8 +82,18 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
 
     @cached_property
     def num_train_examples(self) -> int:
-        """The number n of examples in the training set, counted at first use."""
-        return count_examples(self.train_dataset)
+        """The number n of examples in the training set, counted at first use.
+
+        Raises
+        ------
+        EmptyDatasetError
+            If there are none.
+        """
+        count = count_examples(self.train_dataset)
+        if count == 0:
+            message = "Argument `dataset` must yield at least one example. Received: none."
+            raise EmptyDatasetError(message)
+        return count
 
     def predict_loss_change(
         self,
@@ -113,9 +126,8 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         -------
         Array ``(m, n)``, or ``(m, number of groups)``.
         """
-        self._check_pair(dataset_to_evaluate, train_set, id_fn, device)
-        kernel = self._kernel("changes_of_batch", self._changes_of_batch)
-        source = self._streamed(train_set, id_fn, device, verbose, kernel)
+        check_pair(self.engine, dataset_to_evaluate, train_set, id_fn, device)
+        source = self._streamed(train_set, id_fn, device, verbose, self._changes_of_batch)
         rows = []
         for chunk in self._chunks(source, dataset_to_evaluate, id_fn, device):
             parts = [values for _, _, values in source.scored(chunk)]
@@ -125,7 +137,7 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
     def compute_influence_vector_group(self, group: tf.data.Dataset) -> tf.Tensor:
         """Return ``H⁻¹ Σ_i g(z_i)`` over the group, shape ``(1, p)``, of norm one if normalised."""
         vector = self.ihvp_calculator.solve(self._summed_gradients(group, "group"))
-        return tf.math.l2_normalize(vector, axis=1, epsilon=0.0) if self.normalize else vector
+        return _unit_rows(vector) if self.normalize else vector
 
     def estimate_influence_values_group(
         self, group_train: tf.data.Dataset, group_to_evaluate: tf.data.Dataset | None = None
@@ -140,10 +152,14 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
 
     def _train_vectors(self, batch: Batch) -> tf.Tensor:
         vectors = self.ihvp_calculator.solve(self.engine.gradients(batch).materialize())
-        return tf.math.l2_normalize(vectors, axis=1, epsilon=0.0) if self.normalize else vectors
+        return _unit_rows(vectors) if self.normalize else vectors
 
     def _query_vectors(self, batch: Batch) -> tf.Tensor:
         return self.engine.gradients(batch).materialize()
+
+    def _vector_settings(self) -> tuple:
+        ihvp = self.ihvp_calculator
+        return self.normalize, ihvp.name, *ihvp.fingerprint()
 
     # H is symmetric, so that it may be inverted on the side of the queries, which are fewer; the
     # training examples then need no (b, p) array.
@@ -179,6 +195,11 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         check_dataset(group, argument, self.model.input_rank)
         kernel = self._kernel("summed_gradients", self.model.batch_gradient_tensor)
         total = tf.zeros((self.model.nb_params,), self.model.dtype)
-        for _, batch, _ in stream(self.engine, group, None, "Group", 0, argument):
-            total += kernel(batch)
+        for index, batch, ids in stream(self.engine, group, None, "Group", 0, argument):
+            total += run(kernel, index, ids, (batch,), None, axis=None)
         return total[None]
+
+
+def _unit_rows(vectors: tf.Tensor) -> tf.Tensor:
+    """Divide each row by its norm; rows of zeros stay."""
+    return tf.math.divide_no_nan(vectors, tf.norm(vectors, axis=1, keepdims=True))

@@ -87,8 +87,9 @@ class BaseInfluenceModel:
         loss_weights = None
         if loss_function is None:
             loss_function = getattr(model, "loss", None)
-            loss_weights = model.get_compile_config().get("loss_weights") if loss_function else None
-        self.loss_function = PerExampleLoss(loss_function, loss_weights, loss_over_positions)
+            loss_weights = _compiled_loss_weights(model)
+        names = getattr(model, "output_names", None)
+        self.loss_function = PerExampleLoss(loss_function, loss_weights, loss_over_positions, names)
         self.process_batch_for_loss_fn = process_batch_for_loss_fn
         self._resources: dict[Hashable, Any] = {}
         self._warned_of_call_losses = False
@@ -100,8 +101,9 @@ class BaseInfluenceModel:
 
     @property
     def dtype(self) -> tf.DType:
-        """The dtype of gradients and scores: that of the watched variables."""
-        return tf.as_dtype(self.weights[0].dtype)
+        """The dtype of gradients and scores: that of the watched variables, at least float32."""
+        dtype = tf.as_dtype(self.weights[0].dtype)
+        return tf.float32 if dtype in (tf.float16, tf.bfloat16) else dtype
 
     @property
     def input_rank(self) -> int | None:
@@ -109,7 +111,10 @@ class BaseInfluenceModel:
         if self.process_batch_for_loss_fn is not default_process_batch:
             return None
         inputs = getattr(self.model, "inputs", None) or []
-        return len(inputs[0].shape) if len(inputs) == 1 else None
+        # Keras gives inputs (b,) their missing axis of size one, so that their rank tells nothing.
+        if len(inputs) != 1 or tuple(inputs[0].shape[1:]) == (1,):
+            return None
+        return len(inputs[0].shape)
 
     @property
     def layers(self) -> list[keras.layers.Layer]:
@@ -162,7 +167,9 @@ class BaseInfluenceModel:
             tape.watch(values)
             total = tf.reduce_sum(self.per_example_losses(batch))
         gradients = tape.gradient(total, values, unconnected_gradients="zero")
-        return self.layout.flatten([tf.convert_to_tensor(g) for g in gradients])
+        return self.layout.flatten(
+            [tf.cast(tf.convert_to_tensor(g), self.dtype) for g in gradients]
+        )
 
     def batch_jacobian_tensor(self, batch: Batch) -> tf.Tensor:
         """Return the per-example gradients ``(b, p)`` by plain automatic differentiation.
@@ -243,6 +250,39 @@ class InfluenceModel(BaseInfluenceModel):
             process_batch_for_loss_fn,
             loss_over_positions,
         )
+
+
+def check_influence_model(model: Any) -> None:
+    """Refuse what is no wrapped model.
+
+    Raises
+    ------
+    TypeError
+        Says how to wrap one.
+    """
+    if not isinstance(model, BaseInfluenceModel):
+        message = (
+            "Argument `model` must be an InfluenceModel. Received: "
+            f"{type(model).__name__}. Wrap the Keras model: InfluenceModel(model)."
+        )
+        raise TypeError(message)
+
+
+def _compiled_loss_weights(model: keras.Model) -> Any:
+    """Return the loss weights of a compiled model, or None."""
+    if not getattr(model, "loss", None):
+        return None
+    try:
+        return model.get_compile_config().get("loss_weights")
+    except TypeError:
+        # Keras can only tell them together with the loss, which it cannot write down.
+        message = (
+            "The model is compiled with a loss that Keras cannot serialise, so that its loss "
+            "weights cannot be read; they are taken as one. Register the loss with "
+            "keras.saving.register_keras_serializable, or pass `loss_function=`."
+        )
+        warnings.warn(message, IgnoredTermWarning, stacklevel=3)
+        return None
 
 
 def _check_model(model: Any) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import keras
 import tensorflow as tf
 
 
@@ -15,3 +16,18 @@ def keras_mask(tensor: tf.Tensor) -> tf.Tensor | None:
     pass masks on as an attribute of their outputs, for which Keras has no public reader.
     """
     return getattr(tensor, "_keras_mask", None)
+
+
+def copy_keras_mask(source: tf.Tensor, target: tf.Tensor) -> None:
+    """Give ``target`` the mask of ``source``, if it has one."""
+    mask = keras_mask(source)
+    if mask is not None:
+        target._keras_mask = mask
+
+
+def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the model and every layer inside it, however deeply nested, each once.
+
+    `tf.train.TrackableView`, the public way, does not see layers kept in lists and dicts.
+    """
+    return list(model._flatten_layers())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from ..errors import LabelError, MissingLossError
+from ..utils.running import reason_of
 from .keras_internals import keras_mask
 
 
@@ -25,9 +26,18 @@ class PerExampleLoss:
     over_positions
         ``"sum"`` or ``"mean"``: what becomes of loss axes beyond the batch (time, pixels).
         Positions that Keras masks are left out of either.
+    output_names
+        Names of the outputs, by which dicts of losses, weights and targets refer to them where
+        the model returns a list.
     """
 
-    def __init__(self, loss: Any, loss_weights: Any = None, over_positions: str = "sum") -> None:
+    def __init__(
+        self,
+        loss: Any,
+        loss_weights: Any = None,
+        over_positions: str = "sum",
+        output_names: Sequence[str] | None = None,
+    ) -> None:
         if over_positions not in ("sum", "mean"):
             message = (
                 'Argument `loss_over_positions` must be "sum" or "mean". '
@@ -37,10 +47,12 @@ class PerExampleLoss:
         self.loss = _resolve(loss)
         self.loss_weights = loss_weights
         self.over_positions = over_positions
+        self.output_names = list(output_names or [])
 
     def __call__(self, targets: Any, outputs: Any, sample_weight: Any = None) -> tf.Tensor:
         """Return the losses ``(b,)``, in the outputs' dtype or float32, whichever is wider."""
-        if not isinstance(self.loss, (dict, list, tuple)) and not _is_nest(outputs):
+        nests = (self.loss, outputs, targets)
+        if self.loss_weights is None and not any(_is_nest(part) for part in nests):
             return self._one_output(self.loss, targets, outputs, sample_weight)
         total = None
         for loss, weight, target, output, importance in self._per_output(
@@ -59,18 +71,20 @@ class PerExampleLoss:
 
     def _per_output(self, targets: Any, outputs: Any, sample_weight: Any) -> list[tuple]:
         """Line up loss, weight, target, output and sample weight of each output with a loss."""
-        names = list(outputs) if isinstance(outputs, dict) else range(len(_as_list(outputs)))
-        keys = list(names)
-        losses = _spread(self.loss, keys, "loss_function")
-        weights = _spread(self.loss_weights, keys, "loss_weights")
-        wanted = _spread(targets, keys, "targets", share=False)
-        importance = _spread(sample_weight, keys, "sample_weight")
-        given = _spread(outputs, keys, "outputs", share=False)
-        return [
-            (losses[k], weights[k], wanted[k], given[k], importance[k])
-            for k in keys
-            if losses[k] is not None
-        ]
+        if isinstance(outputs, dict):
+            keys = list(outputs)
+            given = [outputs[key] for key in keys]
+        else:
+            given = _as_list(outputs)
+            named = len(self.output_names) == len(given)
+            keys = self.output_names if named else list(range(len(given)))
+        ordered = not isinstance(outputs, dict)
+        losses = _spread(self.loss, keys, "loss_function", ordered)
+        weights = _spread(self.loss_weights, keys, "loss_weights", ordered)
+        wanted = _spread(targets, keys, "targets", ordered, share=False)
+        importance = _spread(sample_weight, keys, "sample_weight", ordered)
+        parts = zip(losses, weights, wanted, given, importance, strict=True)
+        return [part for part in parts if part[0] is not None]
 
     def _one_output(
         self, loss: Callable, target: Any, output: tf.Tensor, sample_weight: Any
@@ -102,13 +116,14 @@ class PerExampleLoss:
             values = values * _match_rank(weights, values)
         if values.shape.rank == 1:
             return values
+        if counted is not None:
+            counted = tf.reshape(counted * tf.ones_like(values), (tf.shape(output)[0], -1))
         values = tf.reshape(values, (tf.shape(output)[0], -1))
         total = tf.reduce_sum(values, axis=1)
         if self.over_positions == "sum":
             return total
         if counted is None:
             return total / tf.cast(tf.shape(values)[1], total.dtype)
-        counted = tf.reshape(counted * tf.ones_like(values[:1, :1]), (tf.shape(output)[0], -1))
         return tf.math.divide_no_nan(total, tf.reduce_sum(counted, axis=1))
 
 
@@ -144,7 +159,8 @@ def _raw_values(loss: Callable, target: Any, output: tf.Tensor) -> tf.Tensor:
             "instance with keras.layers.StringLookup."
         )
         raise LabelError(message)
-    target = _align(target, output)
+    # As `fit` does, so that integer labels meet losses written for floats.
+    target = _align(tf.cast(target, output.dtype), output)
     # `Loss.call` is the public hook without reduction; going through `Loss.__call__` would cast
     # float64 models to float32.
     evaluate = loss.call if isinstance(loss, keras.losses.Loss) else loss
@@ -153,9 +169,9 @@ def _raw_values(loss: Callable, target: Any, output: tf.Tensor) -> tf.Tensor:
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         message = (
             f"The labels do not fit the loss {_name(loss)}. Received: labels of shape "
-            f"{target.shape} and dtype {target.dtype.name} for outputs of shape {output.shape}. "
+            f"{target.shape} for outputs of shape {output.shape}. "
             "Check their shape and encoding (class indices go with sparse losses, one-hot rows "
-            f"with the others). The loss said: {error}"
+            f"with the others). The loss said: {reason_of(error)}."
         )
         raise LabelError(message) from error
 
@@ -197,10 +213,10 @@ def _as_list(outputs: Any) -> list:
     return list(outputs) if _is_nest(outputs) else [outputs]
 
 
-def _spread(value: Any, keys: list, what: str, share: bool = True) -> dict:
-    """Give each output its part of ``value``; a single value is shared if ``share``."""
+def _spread(value: Any, keys: list, what: str, ordered: bool, share: bool = True) -> list:
+    """Return the part of ``value`` for each output; a single value is shared if ``share``."""
     if value is None:
-        return dict.fromkeys(keys)
+        return [None] * len(keys)
     if isinstance(value, dict):
         unknown = sorted(set(value) - set(keys), key=str)
         if unknown:
@@ -208,17 +224,18 @@ def _spread(value: Any, keys: list, what: str, share: bool = True) -> dict:
                 f"The keys of `{what}` must be outputs of the model, {keys}. Received: {unknown}."
             )
             raise LabelError(message)
-        return {key: value.get(key) for key in keys}
+        return [value.get(key) for key in keys]
     if isinstance(value, (list, tuple)):
-        if len(value) != len(keys):
+        if not ordered or len(value) != len(keys):
+            rule = f"be a dict with keys among {keys}" if not ordered else f"have {len(keys)} parts"
             message = (
-                f"`{what}` must have one part for each of the {len(keys)} outputs. "
-                f"Received: {len(value)} parts."
+                f"`{what}` must {rule}, one for each output of the model. Received: a list of "
+                f"{len(value)}."
             )
             raise LabelError(message)
-        return dict(zip(keys, value, strict=True))
+        return list(value)
     if share or len(keys) == 1:
-        return dict.fromkeys(keys, value)
+        return [value] * len(keys)
     message = (
         f"`{what}` must be a list or dict with one part for each output, {keys}. "
         f"Received: {type(value).__name__}."

@@ -9,14 +9,9 @@ import keras
 import tensorflow as tf
 
 from ..errors import UnknownLayerError, UnsupportedModelError
+from .keras_internals import all_layers
 
 LayerKey = str | int | None
-
-
-def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the model and every layer inside it, however deeply nested, each once."""
-    found = tf.train.TrackableView(model).descendants()
-    return [node for node in found if isinstance(node, keras.layers.Layer)]
 
 
 def select_weights(
@@ -135,10 +130,21 @@ def _locate(
             f"Received: {key!r} (of type {type(key).__name__})."
         )
         raise UnknownLayerError(message)
-    for parent in [model, *(x for x in all_layers(model) if isinstance(x, keras.Model))]:
-        for index, layer in enumerate(parent.layers):
-            if layer.name == key:
-                return parent.layers, index
+    parents = [x for x in all_layers(model) if isinstance(x, keras.Model)]
+    found = {
+        id(layer): (parent.layers, index)
+        for parent in parents
+        for index, layer in enumerate(parent.layers)
+        if layer.name == key
+    }
+    if len(found) > 1:
+        message = (
+            f"Argument `{argument}` must name one layer. Received: {key!r}, the name of "
+            f"{len(found)} layers in nested models. Pass their variables to BaseInfluenceModel."
+        )
+        raise UnknownLayerError(message)
+    if found:
+        return next(iter(found.values()))
     message = (
         f"Argument `{argument}` must name a layer of the model. Received: {key!r}. "
         f"Layers with weights: {_names_with_weights(model)}."

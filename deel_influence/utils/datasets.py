@@ -82,8 +82,8 @@ class OrderGuard:
         """
         if dataset in self._first_batches:
             return
-        self._first_batches[dataset] = _fingerprint(next(iter(dataset.take(1)), None))
-        self.compare(dataset, next(iter(dataset.take(1)), None), argument)
+        self._first_batches[dataset] = _fingerprint(_first_batch(dataset))
+        self.compare(dataset, _first_batch(dataset), argument)
 
     def compare(self, dataset: tf.data.Dataset, first_batch: Batch, argument: str) -> None:
         """Compare the first batch of a pass with what it was before.
@@ -169,9 +169,9 @@ def count_examples(dataset: tf.data.Dataset) -> int:
 
 
 def sample_examples(
-    dataset: tf.data.Dataset, num_examples: int, seed: int | None, buffer_size: int = 10000
+    dataset: tf.data.Dataset, num_examples: int, seed: int | None
 ) -> tf.data.Dataset:
-    """Draw examples from a batched dataset without replacement, the same ones on every pass.
+    """Draw examples from a batched dataset, uniformly and without replacement.
 
     Parameters
     ----------
@@ -181,13 +181,26 @@ def sample_examples(
         How many to draw; all of them where there are fewer.
     seed
         Fixes the draw; None draws anew for each call, not for each pass.
-    buffer_size
-        Buffer of the shuffle, in examples.
+
+    Raises
+    ------
+    ValueError
+        If the number is no integer of at least 1.
     """
+    if isinstance(num_examples, bool) or not isinstance(num_examples, (int, np.integer)):
+        num_examples = 0 if num_examples is None else -1
+    if num_examples < 1:
+        message = "Argument `n_samples_for_hessian` must be None or an integer of at least 1."
+        raise ValueError(message)
     batch_size = max((batch_size_of(batch) for batch in dataset.take(1)), default=1)
-    seed = int(np.random.default_rng(seed).integers(2**31))
-    shuffled = dataset.unbatch().shuffle(buffer_size, seed=seed, reshuffle_each_iteration=False)
-    return shuffled.take(num_examples).batch(min(batch_size, num_examples)).cache()
+    n = count_examples(dataset)
+    # NumPy's generator, because TensorFlow's draws depend on its global seed too.
+    drawn = np.random.default_rng(seed).choice(n, min(num_examples, n), replace=False)
+    chosen = np.zeros(n, dtype=bool)
+    chosen[drawn] = True
+    chosen = tf.constant(chosen)
+    numbered = dataset.unbatch().enumerate().filter(lambda i, _: tf.gather(chosen, i))
+    return numbered.map(lambda _, example: example).batch(batch_size).cache()
 
 
 def array_to_dataset(dataset: Any, batch_size: int = 128) -> tf.data.Dataset:
@@ -202,13 +215,18 @@ def _is_batched(element_spec: Any, input_rank: int | None) -> bool:
         return False
     if len({shape[0] for shape in known if shape[0] is not None}) > 1:
         return False
-    first_rank = known[0].rank if known else None
+    first_rank = specs[0].shape.rank if specs else None
     return input_rank is None or first_rank is None or first_rank != input_rank - 1
 
 
 def _describe(element_spec: Any) -> str:
     shapes = [str(getattr(s, "shape", s)) for s in tf.nest.flatten(element_spec)]
     return f"shapes {', '.join(shapes)}"
+
+
+def _first_batch(dataset: tf.data.Dataset) -> Batch | None:
+    """Return the first batch that is not empty, as `numbered_batches` would yield it."""
+    return next((batch for batch in dataset if batch_size_of(batch)), None)
 
 
 def _fingerprint(batch: Batch | None) -> list[bytes]:

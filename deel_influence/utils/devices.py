@@ -16,8 +16,8 @@ def check_device(device: str | None) -> str | None:
     if device is None:
         return None
     available = [d.name.replace("physical_device:", "") for d in tf.config.list_logical_devices()]
-    wanted = str(device).upper()
-    if not any(name.upper().endswith(wanted.lstrip("/")) for name in available):
+    wanted = str(device).upper().removeprefix("/").removeprefix("DEVICE:")
+    if wanted not in [name.upper().removeprefix("/DEVICE:") for name in available]:
         message = (
             f"Argument `device` must be None or one of {available}, the number included. "
             f"Received: device={device!r}."

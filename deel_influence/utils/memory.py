@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int | None:
-    """Return the bytes of memory that are free now, or None where the system does not tell."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        # Not a POSIX system: there is no portable way to ask.
+    """Return the bytes of memory that can be had now, or None where the system does not tell.
+
+    On Linux that is what the kernel estimates, within the limit of the control group (the
+    container) of the process. Other systems have no portable way to ask.
+    """
+    if not MEMINFO.exists():
         return None
+    lines = (line.split() for line in MEMINFO.read_text().splitlines())
+    free = [int(parts[1]) * 1024 for parts in lines if parts[0] == "MemAvailable:"]
+    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
+    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
+        free.append(int(limit.read_text()) - int(used.read_text()))
+    return min(free) if free else None
 
 
 def human_bytes(count: float) -> str:

@@ -9,19 +9,20 @@ from deel_influence.calculators.caching import VectorReader, save_vectors
 from deel_influence.calculators.queries import query_chunks
 from deel_influence.errors import DatasetOrderError, DataSourceError
 
+ORIGIN = "what they were computed with"
 VECTORS = np.arange(33.0).reshape(11, 3)
 
 
 def saved(path, sizes=(4, 4, 3)):
     stops = np.cumsum(sizes)
     parts = [np.arange(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
-    save_vectors(iter([(ids, tf.constant(VECTORS[ids])) for ids in parts]), path)
+    save_vectors(iter([(ids, tf.constant(VECTORS[ids])) for ids in parts]), path, ORIGIN)
     return path
 
 
 @pytest.mark.parametrize("sizes", [(4, 4, 3), (11,), (5, 6), (1, 9, 1)])
 def test_saved_vectors_line_up_with_batches_of_any_size(tmp_path, sizes):
-    reader = VectorReader(saved(tmp_path / "vectors"))
+    reader = VectorReader(saved(tmp_path / "vectors"), ORIGIN)
     start = 0
     for size in sizes:
         ids = np.arange(start, start + size)
@@ -30,26 +31,57 @@ def test_saved_vectors_line_up_with_batches_of_any_size(tmp_path, sizes):
 
 
 def test_vectors_of_other_examples_are_refused(tmp_path):
-    reader = VectorReader(saved(tmp_path / "vectors"))
+    reader = VectorReader(saved(tmp_path / "vectors"), ORIGIN)
     with pytest.raises(DatasetOrderError, match="same examples in the same order"):
         reader.read(np.array([0, 2]))
 
 
 def test_too_few_saved_vectors_are_refused(tmp_path):
-    reader = VectorReader(saved(tmp_path / "vectors"))
+    reader = VectorReader(saved(tmp_path / "vectors"), ORIGIN)
     with pytest.raises(DatasetOrderError, match="same examples in the same order"):
         reader.read(np.arange(12))
 
 
 def test_a_missing_path_is_refused(tmp_path):
     with pytest.raises(DataSourceError, match="`load_influence_vector_path`.*which has none"):
-        VectorReader(tmp_path / "nothing")
+        VectorReader(tmp_path / "nothing", ORIGIN)
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path):
     (tmp_path / "00000000.npz").write_text("no vectors")
+    (tmp_path / "influence_vectors.sha256").write_text(ORIGIN)
     with pytest.raises(DataSourceError, match="Cannot read the influence vectors"):
-        VectorReader(tmp_path).read(np.arange(3))
+        VectorReader(tmp_path, ORIGIN).read(np.arange(3))
+
+
+def test_vectors_of_another_method_or_other_weights_are_refused(tmp_path):
+    path = saved(tmp_path / "vectors")
+    with pytest.raises(DataSourceError, match="same weights, method and settings"):
+        VectorReader(path, "another")
+
+
+def test_more_vectors_than_examples_are_refused(tmp_path):
+    reader = VectorReader(saved(tmp_path / "vectors"), ORIGIN)
+    reader.read(np.arange(5))
+    with pytest.raises(DatasetOrderError, match="vectors of more examples"):
+        reader.finish()
+
+
+@pytest.mark.parametrize("name", ["file", "folder"])
+def test_what_is_there_already_is_never_deleted(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("more work")
+    with pytest.raises(DataSourceError, match="holds something else"):
+        saved(tmp_path / name)
+    assert (tmp_path / "folder" / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "file").read_text() == "more work"
+
+
+def test_saved_vectors_are_replaced_by_newer_ones(tmp_path):
+    saved(tmp_path / "vectors")
+    reader = VectorReader(saved(tmp_path / "vectors", (11,)), ORIGIN)
+    np.testing.assert_array_equal(reader.read(np.arange(11)), VECTORS)
 
 
 def test_an_interrupted_save_leaves_the_old_vectors(tmp_path):
@@ -61,9 +93,9 @@ def test_an_interrupted_save_leaves_the_old_vectors(tmp_path):
         raise RuntimeError(message)
 
     with pytest.raises(RuntimeError, match="interrupted"):
-        save_vectors(failing(), path)
+        save_vectors(failing(), path, ORIGIN)
     ids = np.arange(11)
-    np.testing.assert_array_equal(VectorReader(path).read(ids), VECTORS)
+    np.testing.assert_array_equal(VectorReader(path, ORIGIN).read(ids), VECTORS)
     assert [p.name for p in tmp_path.iterdir()] == ["vectors"]
 
 

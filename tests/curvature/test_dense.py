@@ -170,7 +170,7 @@ def test_nan_is_reported_with_the_batch_that_gave_it():
     x, y = data()
     x[17] = np.nan
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
-    with pytest.raises(NonFiniteError, match=r"batch 2 \(examples 16 to 22\)"):
+    with pytest.raises(NonFiniteError, match="NaN or infinity from batch 2 .*first for example 17"):
         dense_curvature(model, dataset)
 
 

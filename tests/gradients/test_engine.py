@@ -8,6 +8,8 @@ import tensorflow as tf
 from deel_influence.errors import DeelInfluenceError, LayerRuleWarning, UnsupportedModelError
 from deel_influence.gradients import GradientEngine
 from deel_influence.gradients.fallback import MODES
+from deel_influence.gradients.rules.base import LayerUse
+from deel_influence.gradients.rules.convolution import ConvolutionRule
 from deel_influence.gradients.rules.dense import DenseRule
 from deel_influence.model import BaseInfluenceModel
 from tests.cases import RULED_CASES
@@ -138,22 +140,71 @@ def test_a_model_that_is_random_in_inference_mode_is_refused():
         engine.prepare(data())
 
 
-def test_the_model_is_as_before_even_after_an_exception():
-    model = small_model()
+class Fuse:
+    """Fails on demand, and remembers which attributes of a layer were overlaid then."""
+
+    def __init__(self) -> None:
+        self.watched: keras.layers.Layer | None = None
+        self.overlaid: list[set[str]] = []
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        if self.watched is not None:
+            self.overlaid.append({"call", "activation"} & set(vars(self.watched)))
+            message = "the fuse has blown"
+            raise RuntimeError(message)
+        return tf.tanh(x)
+
+
+class FuseLayer(layers.Layer):
+    """A layer whose call fails on demand."""
+
+    def __init__(self, fuse: Fuse) -> None:
+        super().__init__()
+        self.fuse = fuse
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return self.fuse(x)
+
+
+def in_a_layer(fuse: Fuse) -> list[keras.layers.Layer]:
+    return [layers.Dense(4, activation="tanh"), FuseLayer(fuse), layers.Dense(2)]
+
+
+def in_an_activation(fuse: Fuse) -> list[keras.layers.Layer]:
+    return [layers.Dense(4, activation=fuse), layers.Dense(2)]
+
+
+def _eagerly(engine: GradientEngine) -> None:
+    engine.unchecked_gradients(data())
+
+
+def _while_tracing(engine: GradientEngine) -> None:
+    engine.kernel("norms", lambda b: engine.gradients(b).squared_norms())(data())
+
+
+def _to_the_logits(engine: GradientEngine) -> None:
+    engine.forward_to_logits(data(), [], [])
+
+
+@pytest.mark.parametrize("parts", [in_a_layer, in_an_activation])
+@pytest.mark.parametrize("run", [_eagerly, _while_tracing, _to_the_logits])
+def test_the_model_is_as_before_even_after_an_exception(parts, run):
+    fuse = Fuse()
+    model = keras.Sequential([keras.Input((5,)), *parts(fuse)])
+    engine = GradientEngine(BaseInfluenceModel(model, loss_function="mse"))
+    engine.prepare(data())
+    predictions = model(data()[0])
     before = [dict(vars(layer)) for layer in model.layers]
-
-    def failing_loss(targets, outputs):
-        message = "the loss fails"
-        raise RuntimeError(message)
-
-    broken = BaseInfluenceModel(model.model, loss_function=failing_loss)
-    engine = GradientEngine(broken)
-    with pytest.raises(RuntimeError, match="the loss fails"):
-        engine.unchecked_gradients(data())
-    GradientEngine(model).prepare(data())
+    fuse.watched = model.layers[0]
+    with pytest.raises(RuntimeError, match="the fuse has blown"):
+        run(engine)
+    # The control: the layer was overlaid when the exception came.
+    assert [found for found in fuse.overlaid if "call" in found]
     for layer, attributes in zip(model.layers, before, strict=True):
-        assert "call" not in vars(layer)
-        assert vars(layer)["activation"] is attributes["activation"]
+        assert vars(layer).keys() == attributes.keys()
+        assert [name for name, kept in attributes.items() if vars(layer)[name] is not kept] == []
+    fuse.watched = None
+    np.testing.assert_array_equal(model(data()[0]), predictions)
 
 
 def test_half_precision_models_give_float32_gradients():
@@ -179,14 +230,37 @@ def test_kernels_run_on_the_device_that_is_asked_for():
     assert [device[-5:] for device in devices] == ["CPU:0", "CPU:1"]
 
 
-@pytest.mark.parametrize("data_format", ["channels_first"])
-def test_channels_first_needs_no_other_rule(data_format):
-    """Shapes only: TensorFlow has no channels-first convolution on CPU to compare with."""
-    from deel_influence.gradients.rules.convolution import _last
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"strides": (2, 1), "padding": "same"},
+        {"dilation_rate": 2, "use_bias": False},
+        {"groups": 2},
+    ],
+    ids=["plain", "strides-same", "dilation-no-bias", "groups"],
+)
+def test_channels_first_gives_the_rows_of_channels_last(options):
+    """From tensors alone: TensorFlow has no channels-first convolution on CPU to run."""
+    last, first = (
+        layers.Conv2D(6, (2, 3), data_format=f"channels_{which}", **options)
+        for which in ("last", "first")
+    )
+    last.build((None, 7, 8, 4))
+    first.build((None, 4, 7, 8))
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(3, 7, 8, 4))
+    delta = generator.normal(size=last.compute_output_shape(x.shape))
+    transposed = np.moveaxis(x, -1, 1), np.moveaxis(delta, -1, 1)
+    assert first.compute_output_shape(transposed[0].shape) == transposed[1].shape
+    assert_close(_rows_of_convolution(first, *transposed), _rows_of_convolution(last, x, delta))
 
-    layer = layers.Conv2D(3, 2, data_format=data_format)
-    x = tf.reshape(tf.range(48.0), (2, 2, 3, 4))
-    assert_close(_last(layer, x), np.moveaxis(x.numpy(), 1, -1))
+
+def _rows_of_convolution(layer: layers.Conv2D, x: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    use = LayerUse(tf.convert_to_tensor(x), tf.convert_to_tensor(delta))
+    (found,) = ConvolutionRule().blocks(layer, [use], lambda variable: True)
+    assert len(found.variables) == 1 + layer.use_bias
+    return found.block.rows().numpy()
 
 
 def test_unknown_sequence_lengths_are_served_by_the_rules():

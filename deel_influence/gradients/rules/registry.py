@@ -25,4 +25,6 @@ RULES: tuple[LayerRule, ...] = (
 
 def find_rule(layer: keras.layers.Layer) -> LayerRule | None:
     """Return the rule that serves ``layer``, or None."""
+    if not layer.built:  # never used, and without variables
+        return None
     return next((rule for rule in RULES if rule.applies(layer)), None)
