@@ -74,7 +74,8 @@ def resolve_ihvp(
     else:
         strategy = IHVPCalculator.from_string(ihvp_calculator).value
     taken = {name: value for name, value in settings.items() if name in strategy.settings}
-    if settings.get("n_samples_for_hessian") is not None and len(taken) < len(settings):
+    sampled = "n_samples_for_hessian" in strategy.settings
+    if settings.get("n_samples_for_hessian") is not None and not sampled:
         message = (
             f"Argument `n_samples_for_hessian` has no effect on {strategy.__name__}, which takes "
             f"no sample. Received: {settings['n_samples_for_hessian']}. Leave it out."

@@ -187,10 +187,12 @@ def sample_examples(
     ValueError
         If the number is no integer of at least 1.
     """
-    if isinstance(num_examples, bool) or not isinstance(num_examples, (int, np.integer)):
-        num_examples = 0 if num_examples is None else -1
-    if num_examples < 1:
-        message = "Argument `n_samples_for_hessian` must be None or an integer of at least 1."
+    whole = isinstance(num_examples, (int, np.integer)) and not isinstance(num_examples, bool)
+    if not whole or num_examples < 1:
+        message = (
+            "Argument `n_samples_for_hessian` must be None or an integer of at least 1. "
+            f"Received: {num_examples!r}."
+        )
         raise ValueError(message)
     batch_size = max((batch_size_of(batch) for batch in dataset.take(1)), default=1)
     n = count_examples(dataset)

@@ -44,7 +44,6 @@ class _Axes:
     inputs: tuple[int, ...]
     output: tuple[int, ...]
     contracted: int
-    produced: int
 
 
 class EinsumDenseRule(LayerRule):
@@ -149,7 +148,7 @@ def _axes(layer: keras.layers.Layer, rank: int | None = None) -> _Axes | None:
         return None
     in_order = tuple(inputs.index(c) for c in shared + contracted)
     out_order = tuple(output.index(c) for c in shared + produced)
-    return _Axes(in_order, out_order, len(contracted), len(produced))
+    return _Axes(in_order, out_order, len(contracted))
 
 
 def _plain_axes(layer: keras.layers.Layer, rank: int | None = None) -> _Axes:
