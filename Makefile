@@ -49,8 +49,11 @@ docs: $(TESTS)  ## build the documentation site into site/
 serve-docs: $(TESTS)  ## serve the documentation site and follow changes
 	$(BIN)/mkdocs serve
 
-bench: $(TESTS)  ## measure the gradient engine
+bench: $(TESTS)  ## measure gradients, curvature products, solvers and strategies
 	$(BIN)/python benchmarks/gradients.py
+	$(BIN)/python benchmarks/curvature.py
+	$(BIN)/python benchmarks/strategies.py
+	$(BIN)/python benchmarks/wine.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -55,6 +55,14 @@ class CurvatureSizeError(DeelInfluenceError, MemoryError):
     """A dense curvature matrix does not fit in memory."""
 
 
+class SavedCurvatureError(DeelInfluenceError, ValueError):
+    """A fitted strategy on disk is missing, corrupt, or was fitted on another model."""
+
+
+class ConvergenceError(DeelInfluenceError, ArithmeticError):
+    """A solver did not reach its tolerance; the message says what to change."""
+
+
 class DataSourceError(DeelInfluenceError, ValueError):
     """A data source on disk is missing, corrupt or of the wrong form."""
 
@@ -65,6 +73,10 @@ class MissingExtraError(DeelInfluenceError, ImportError):
 
 class CurvatureWarning(UserWarning):
     """The curvature says that the weights are no minimum of the training objective."""
+
+
+class ConvergenceWarning(UserWarning):
+    """A solver did not reach its tolerance; the message says how far it got and what to change."""
 
 
 class LayerRuleWarning(UserWarning):

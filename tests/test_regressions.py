@@ -307,3 +307,14 @@ def test_a_name_that_two_nested_layers_bear_is_refused():
         hidden = inner(hidden)
     with pytest.raises(UnknownLayerError, match="must name one layer.*'same', the name of 2"):
         InfluenceModel(keras.Model(x, hidden), "same", loss_function="mse")
+
+
+def test_a_schedule_that_keras_cannot_serialise_does_not_keep_a_model_from_being_wrapped():
+    class Plain(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step: tf.Tensor) -> tf.Tensor:
+            return 0.1
+
+    keras_model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    keras_model.compile(keras.optimizers.SGD(Plain()), loss="mse")
+    with pytest.warns(IgnoredTermWarning, match=r"schedule that Keras cannot serialise"):
+        assert InfluenceModel(keras_model).nb_params == 10

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from ..types import Batch
+from ..utils.files import save_arrays
 from ..utils.kernels import Kernel
-from .files import save_arrays
 
 MAX_CHUNK_BYTES = 2**28
 """Bound on the vectors of the queries that share one pass over the training set."""

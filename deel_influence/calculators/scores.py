@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import MissingExtraError
+from ..utils.files import save_arrays
 from ..utils.top_k import ORDER, BatchSort
-from .files import save_arrays
 
 if TYPE_CHECKING:
     import pandas as pd

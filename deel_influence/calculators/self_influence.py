@@ -38,6 +38,9 @@ class SelfInfluenceCalculator(ABC):
         The wrapped model.
     """
 
+    _eager_hooks: frozenset[str] = frozenset()
+    """Names of the hooks that run as plain Python, for instance because they go over the data."""
+
     def __init__(self, model: BaseInfluenceModel) -> None:
         check_influence_model(model)
         self.model = model
@@ -176,5 +179,5 @@ class SelfInfluenceCalculator(ABC):
         """Return the compiled form of a hook, made at first use."""
         key = (name, self.engine.plan_version)
         if key not in self._kernels:
-            self._kernels[key] = Kernel(function)
+            self._kernels[key] = Kernel(function, compiled=name not in self._eager_hooks)
         return self._kernels[key]

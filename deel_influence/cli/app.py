@@ -10,6 +10,7 @@ import typer
 
 from .demo import demo
 from .errors import OneLineErrors
+from .fit import fit
 from .triage import triage
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ def _show_help(context: typer.Context) -> None:
 
 
 app.command()(triage)
+app.command()(fit)
 app.command()(demo)
 
 

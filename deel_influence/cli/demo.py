@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
-from .errors import CommandError
 from .options import (
     DampingOption,
     Ihvp,
     IhvpOption,
     OutOption,
+    SamplesOption,
     SeedOption,
     TopOption,
     VerboseOption,
 )
-from .startup import make_folder, start
+from .settings import TriageSettings, check_at_least_one, choose_strategy, make_folder
+from .startup import set_up_logging, start
 
 
 def demo(
@@ -27,6 +28,7 @@ def demo(
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the data in training.")] = 30,
     ihvp: IhvpOption = Ihvp.exact,
     damping: DampingOption = None,
+    samples: SamplesOption = None,
     top: TopOption = 20,
     out: OutOption = Path("demo-report"),
     seed: SeedOption = 0,
@@ -38,6 +40,12 @@ def demo(
     OUT/digits.npz; and because the demonstration knows which labels it flipped, it also says how
     many of them were found.
     """
+    set_up_logging(verbose)
+    metric = choose_strategy(ihvp, damping, samples)
+    settings = TriageSettings(metric, top, out, seed, verbose)
+    check_at_least_one("--epochs", epochs)
+    make_folder(out)
+
     start(seed, verbose)
     from rich.console import Console
 
@@ -46,12 +54,9 @@ def demo(
     from .demo_evidence import evidence_curve, evidence_table, gather_evidence
     from .demo_network import train_digits_network
     from .loading import watch
-    from .scoring import TriageSettings, publish, score_source
+    from .scoring import describe_run, publish, score_source
+    from .strategies import make_strategy
 
-    settings = TriageSettings(ihvp, damping, top, make_folder(out), seed, verbose)
-    if epochs < 1:
-        message = f"--epochs must be at least 1. Received: {epochs}."
-        raise CommandError(message)
     digits = noisy_digits(fraction, seed)
     network = train_digits_network(
         digits.images, digits.labels, epochs, seed, show_progress=verbose or None
@@ -59,12 +64,13 @@ def demo(
     _, data_path = save_for_triage(digits, network, out)
     source = load_source(str(data_path))
     model = watch(network, weights=None, loss=None)
-    scores = score_source(model, source, settings)
+    strategy = make_strategy(model, source, settings)
+    scores = score_source(model, source, strategy, settings.progress)
     evidence = gather_evidence(scores, digits.flipped)
     publish(
         scores,
-        model,
         source,
+        describe_run(scores, model, source, strategy, settings),
         settings,
         Console(),
         extra_tables=[evidence_table(evidence, digits.flipped)],

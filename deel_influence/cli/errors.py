@@ -6,13 +6,14 @@ import logging
 import sys
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-from ..errors import DeelInfluenceError
+from ..errors import ConvergenceWarning, DeelInfluenceError
 
 # Typer brings its own copy of click, and of the error that click raises for every wrong option,
 # argument or command it exports only this subclass.
@@ -68,6 +69,36 @@ def one_line(text: object, width: int = _LONGEST_LINE) -> str:
     return textwrap.shorten(str(text), width=width, placeholder=" ...")
 
 
+@contextmanager
+def convergence_in_one_line() -> Iterator[None]:
+    """Print one line for all convergence warnings of the body, which come batch by batch.
+
+    The line has the first of them in full. Other warnings go their way.
+    """
+    found: list[str] = []
+    show = warnings.showwarning
+
+    def gather(
+        message: Warning | str, category: type[Warning], *where: Any, **options: Any
+    ) -> None:
+        if issubclass(category, ConvergenceWarning):
+            found.append(str(message))
+        else:
+            show(message, category, *where, **options)
+
+    with warnings.catch_warnings():
+        # Python itself would show one of each text, and each batch has its own.
+        warnings.simplefilter("always", ConvergenceWarning)
+        warnings.showwarning = gather
+        yield
+    if found:
+        batches = "One batch was" if len(found) == 1 else f"{len(found)} batches were"
+        _print_warning(
+            f"{batches} not solved to the tolerance, so that scores are less exact. Pass a larger "
+            f"--damping, or another --ihvp. The first: {found[0]}"
+        )
+
+
 def _show_warning(
     message: Warning | str,
     category: type[Warning],
@@ -77,6 +108,10 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning without the line of source that it came from."""
+    _print_warning(message)
+
+
+def _print_warning(message: Warning | str) -> None:
     typer.echo(f"Warning: {one_line(message)}", err=True)
 
 

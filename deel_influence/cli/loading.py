@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import keras
 import tensorflow as tf
 
 from ..datasets.image_folder import ImageShape
+from ..datasets.reading import READ_ERRORS, reading_error
 from ..datasets.source import DataSource
+from ..datasets.sources import load_source
 from ..errors import DeelInfluenceError
 from ..model.influence_model import InfluenceModel
 from .errors import CommandError, one_line
@@ -20,24 +24,46 @@ from .errors import CommandError, one_line
 _UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile)
 
 
+def load_inputs(
+    model_path: Path, data: str, weights: str | None, loss: str | None, batch_size: int
+) -> tuple[InfluenceModel, DataSource]:
+    """Return the wrapped model and its training set, which fit each other.
+
+    Parameters
+    ----------
+    model_path, data, weights, loss, batch_size
+        The options ``--model``, ``--data``, ``--weights``, ``--loss`` and ``--batch-size``.
+
+    Raises
+    ------
+    DeelInfluenceError
+        If one of them cannot be used.
+    """
+    keras_model = load_model(model_path)
+    model = watch(keras_model, weights, load_loss(loss))
+    source = load_source(data, batch_size, image_shape(keras_model))
+    with named_read_errors(source):
+        check_fit(model, source)
+    return model, source
+
+
+@contextmanager
+def named_read_errors(source: DataSource) -> Iterator[None]:
+    """Say which file or source it was where TensorFlow fails to read the data in the body."""
+    try:
+        yield
+    except READ_ERRORS as error:
+        raise reading_error(source, error) from error
+
+
 def load_model(path: Path) -> keras.Model:
     """Load a model from a ``.keras`` file; code that the file may hold is not run.
 
     Raises
     ------
     CommandError
-        If the file is missing, of another format, corrupt, or not loadable in safe mode.
+        If the file is corrupt, or not loadable in safe mode.
     """
-    if not path.is_file():
-        message = f"--model must be a file. Received: {str(path)!r}, which does not exist."
-        raise CommandError(message)
-    if path.suffix != ".keras":
-        # Safe mode is a promise for this format alone.
-        message = (
-            f"--model must be a `.keras` file. Received: {str(path)!r}. "
-            'Save the model with model.save("model.keras").'
-        )
-        raise CommandError(message)
     try:
         with warnings.catch_warnings():
             # Nobody trains here.
@@ -119,20 +145,6 @@ def check_fit(model: InfluenceModel, source: DataSource) -> None:
             f"which fail with: {one_line(error, 400)}"
         )
         raise CommandError(message) from error
-
-
-def check_batch_size(batch_size: int) -> int:
-    """Return ``batch_size`` if it is at least 1.
-
-    Raises
-    ------
-    CommandError
-        If it is not.
-    """
-    if batch_size < 1:
-        message = f"--batch-size must be at least 1. Received: {batch_size}."
-        raise CommandError(message)
-    return batch_size
 
 
 def _layer_key(text: str) -> str | int | None:

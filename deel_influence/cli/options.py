@@ -10,22 +10,76 @@ import typer
 
 
 class Ihvp(str, Enum):
-    """The strategies for the inverse Hessian that the commands offer."""
+    """The strategies for the inverse Hessian, by the names of `IHVPCalculator`.
+
+    Listed again here, because that enumeration brings TensorFlow with it.
+    """
 
     exact = "exact"
+    cgd = "cgd"
+    lissa = "lissa"
+    arnoldi = "arnoldi"
+    nystrom = "nystrom"
+    kfac = "kfac"
+    ekfac = "ekfac"
+    datainf = "datainf"
+    woodbury = "woodbury"
+    astra = "astra"
     identity = "identity"
 
 
-IhvpOption = Annotated[
-    Ihvp,
+_IHVP_HELP = (
+    "How gradients are compared: in the metric of an inverse Hessian, by one of these strategies, "
+    "or plainly (identity). cgd, lissa, astra and datainf go over the data again for every batch "
+    "of examples, the others only once."
+)
+
+ModelOption = Annotated[Path, typer.Option("--model", help="The trained model, a .keras file.")]
+DataOption = Annotated[
+    str,
     typer.Option(
-        "--ihvp",
-        help="How gradients are compared: in the metric of the exact inverse Hessian, or plainly.",
+        "--data",
+        metavar="SOURCE",
+        help="Its training set: tfds:NAME[:SPLIT], a .npz file with x and y, a folder of "
+        "images (one sub-folder per class), or a saved tf.data dataset.",
     ),
 ]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="LAYER[:LAYER]",
+        help="Layer, or first and last layer, to look at. [default: the last with weights]",
+    ),
+]
+LossOption = Annotated[
+    str | None,
+    typer.Option(
+        "--loss",
+        metavar="NAME",
+        help="Keras loss of a model that was saved without one. [default: the model's own]",
+    ),
+]
+IhvpOption = Annotated[Ihvp, typer.Option("--ihvp", help=_IHVP_HELP)]
+OptionalIhvpOption = Annotated[
+    Ihvp | None, typer.Option("--ihvp", help=f"{_IHVP_HELP} [default: exact]")
+]
 DampingOption = Annotated[
-    float | None,
-    typer.Option("--damping", help="Added to the Hessian's diagonal (with --ihvp exact)."),
+    str | None,
+    typer.Option(
+        "--damping",
+        metavar="NUMBER|auto",
+        help="Added to the Hessian's diagonal; auto derives it from the eigenvalues. "
+        "[default: 0.001 with exact, 0 with arnoldi, else auto]",
+    ),
+]
+SamplesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--samples",
+        metavar="N",
+        help="Draw this many examples for the Hessian. [default: all]",
+    ),
 ]
 TopOption = Annotated[int, typer.Option("--top", help="How many examples to show.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the results; made if need be.")]

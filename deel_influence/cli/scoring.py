@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -15,76 +14,28 @@ from rich.text import Text
 
 import deel_influence
 
-from ..datasets.reading import READ_ERRORS, reading_error
 from ..datasets.source import DataSource
 from ..ihvp.base import InverseHessianVectorProduct
-from ..ihvp.exact import ExactIHVP
-from ..ihvp.identity import IdentityIHVP
 from ..influence.first_order import FirstOrderInfluenceCalculator
 from ..model.influence_model import InfluenceModel
 from ..report.contents import Curve, Table
 from ..report.page import write_report
 from ..report.triage import Triage, run_triage
-from ..types import Verbosity
-from .errors import CommandError, one_line
-from .loading import check_fit
-from .options import Ihvp
+from .errors import CommandError, convergence_in_one_line, one_line
+from .loading import named_read_errors
+from .settings import TriageSettings
+from .strategies import metric_of
 from .tables import rich_table, suspects_table
-
-DEFAULT_DAMPING = 1e-3
 
 _LIBRARIES = (deel_influence, tf, keras, np)
 
 
-@dataclass(frozen=True)
-class TriageSettings:
-    """How to score, and where to put the results.
-
-    Attributes
-    ----------
-    ihvp
-        The metric in which gradients are compared.
-    damping
-        What is added to the Hessian's diagonal; None means `DEFAULT_DAMPING` where there is one.
-    top
-        How many examples to show.
-    out
-        Folder of the results.
-    seed
-        Seed of the random numbers.
-    verbose
-        Whether to show progress where no terminal is watching.
-    """
-
-    ihvp: Ihvp
-    damping: float | None
-    top: int
-    out: Path
-    seed: int
-    verbose: bool = False
-
-    @property
-    def progress(self) -> Verbosity:
-        """How to show progress, as in Keras."""
-        return 1 if self.verbose else "auto"
-
-    def __post_init__(self) -> None:
-        """Refuse values that no triage can use, before anything is computed."""
-        if self.top < 1:
-            message = f"--top must be at least 1. Received: {self.top}."
-            raise CommandError(message)
-        if self.damping is not None and not 0.0 <= self.damping < float("inf"):
-            message = f"--damping must be finite and not negative. Received: {self.damping}."
-            raise CommandError(message)
-        if self.damping is not None and self.ihvp is Ihvp.identity:
-            message = (
-                "--damping belongs to --ihvp exact; the identity has no Hessian to damp. "
-                f"Received: --damping {self.damping} --ihvp identity. Leave one of them out."
-            )
-            raise CommandError(message)
-
-
-def score_source(model: InfluenceModel, source: DataSource, settings: TriageSettings) -> Triage:
+def score_source(
+    model: InfluenceModel,
+    source: DataSource,
+    strategy: InverseHessianVectorProduct,
+    progress: int | str,
+) -> Triage:
     """Score all examples of ``source`` by their self-influence, under a progress bar.
 
     Parameters
@@ -93,39 +44,55 @@ def score_source(model: InfluenceModel, source: DataSource, settings: TriageSett
         The model, its loss and the watched weights.
     source
         The training set; it is streamed.
-    settings
-        How to score.
+    strategy
+        The metric in which gradients are compared, fitted on the model.
+    progress
+        How to show progress, as in Keras.
 
     Raises
     ------
     CommandError, DataSourceError
         If the data do not fit the model, or cannot be read to their end.
     """
-    try:
-        check_fit(model, source)
-        calculator = FirstOrderInfluenceCalculator(
-            model,
-            source.dataset,
-            ihvp_calculator=_make_ihvp(model, source.dataset, settings),
-            seed=settings.seed,
-        )
-        triage = run_triage(
-            model,
-            calculator,
-            source.dataset,
-            ids=source.ids,
-            verbose=settings.progress,
-        )
-    except READ_ERRORS as error:
-        raise reading_error(source, error) from error
+    calculator = FirstOrderInfluenceCalculator(model, source.dataset, ihvp_calculator=strategy)
+    with named_read_errors(source), convergence_in_one_line():
+        triage = run_triage(model, calculator, source.dataset, ids=source.ids, verbose=progress)
     _check_class_names(triage, source)
     return triage
 
 
-def publish(
+def describe_run(
     triage: Triage,
     model: InfluenceModel,
     source: DataSource,
+    strategy: InverseHessianVectorProduct,
+    settings: TriageSettings,
+) -> dict[str, dict[str, str]]:
+    """Return what the page says about how its scores came about: sections of names and values."""
+    return {
+        "Model": {
+            "name": model.model.name,
+            "parameters": f"{model.model.count_params():,}",
+            "watched weights": one_line(", ".join(weight.path for weight in model.weights), 200),
+            "watched parameters": f"{model.nb_params:,}",
+        },
+        "Data": {"source": source.name, "examples": f"{len(triage.ids):,}"},
+        "Method": {
+            "scores": "self-influence, the loss gradient's squared norm in the metric below",
+            "metric": _metric(strategy, settings),
+            "seed": str(settings.seed),
+        },
+        "Versions": {
+            "Python": platform.python_version(),
+            **{library.__name__: library.__version__ for library in _LIBRARIES},
+        },
+    }
+
+
+def publish(
+    triage: Triage,
+    source: DataSource,
+    summary: Mapping[str, Mapping[str, str]],
     settings: TriageSettings,
     console: Console,
     extra_tables: Sequence[Table] = (),
@@ -137,8 +104,12 @@ def publish(
     ----------
     triage
         The scores.
-    model, source, settings
-        What they were computed from, and how.
+    source
+        What they were computed from.
+    summary
+        What `describe_run` says.
+    settings
+        Where to write, and how much to show.
     console
         Where to print.
     extra_tables, curves
@@ -150,7 +121,7 @@ def publish(
         settings.out / "report",
         triage,
         source.dataset,
-        summary=_summary(triage, model, source, settings),
+        summary=summary,
         class_names=source.class_names,
         feature_names=source.feature_names,
         top=settings.top,
@@ -178,42 +149,7 @@ def _check_class_names(triage: Triage, source: DataSource) -> None:
         raise CommandError(message)
 
 
-def _make_ihvp(
-    model: InfluenceModel, dataset: tf.data.Dataset, settings: TriageSettings
-) -> InverseHessianVectorProduct:
-    if settings.ihvp is Ihvp.identity:
-        return IdentityIHVP(model)
-    return ExactIHVP(model, dataset, damping=_damping(settings), verbose=settings.progress)
-
-
-def _damping(settings: TriageSettings) -> float:
-    return DEFAULT_DAMPING if settings.damping is None else settings.damping
-
-
-def _metric(settings: TriageSettings) -> str:
-    if settings.ihvp is Ihvp.identity:
-        return "identity"
-    return f"exact inverse Hessian, damping {_damping(settings):g}"
-
-
-def _summary(
-    triage: Triage, model: InfluenceModel, source: DataSource, settings: TriageSettings
-) -> dict[str, dict[str, str]]:
-    return {
-        "Model": {
-            "name": model.model.name,
-            "parameters": f"{model.model.count_params():,}",
-            "watched weights": one_line(", ".join(weight.path for weight in model.weights), 200),
-            "watched parameters": f"{model.nb_params:,}",
-        },
-        "Data": {"source": source.name, "examples": f"{len(triage.ids):,}"},
-        "Method": {
-            "scores": "self-influence, the loss gradient's squared norm in the metric below",
-            "metric": _metric(settings),
-            "seed": str(settings.seed),
-        },
-        "Versions": {
-            "Python": platform.python_version(),
-            **{library.__name__: library.__version__ for library in _LIBRARIES},
-        },
-    }
+def _metric(strategy: InverseHessianVectorProduct, settings: TriageSettings) -> str:
+    if isinstance(settings.metric, Path):
+        return f"{metric_of(strategy)}, read from {settings.metric}"
+    return metric_of(strategy)

@@ -8,50 +8,37 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-
-from .errors import CommandError
 
 _STDERR = 2
 
 
+def set_up_logging(verbose: bool) -> None:
+    """Show with ``verbose`` what the library logs, the tracebacks of user errors among it."""
+    if verbose:
+        logging.basicConfig()
+        logging.getLogger("deel_influence").setLevel(logging.DEBUG)
+
+
 def start(seed: int, verbose: bool) -> None:
     """Load TensorFlow, without its notes unless ``verbose``, and seed all random numbers.
+
+    It takes seconds; what is wrong with the options is said before.
 
     Parameters
     ----------
     seed
         Seed of Python's, NumPy's and TensorFlow's random numbers.
     verbose
-        Show TensorFlow's notes and the tracebacks of user errors.
+        Show TensorFlow's notes.
     """
     if verbose:
-        logging.basicConfig()
-        logging.getLogger("deel_influence").setLevel(logging.DEBUG)
         _load_tensorflow(seed)
     else:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        # What its native code calls an error and goes on after is no news for a user; what
+        # stops it arrives as an exception.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with _stderr_held_back():
             _load_tensorflow(seed)
-
-
-def make_folder(path: Path) -> Path:
-    """Return ``path``, made if it is missing.
-
-    Raises
-    ------
-    CommandError
-        If it is a file, or cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = (
-            f"--out must be a folder that can be written. Received: {str(path)!r}, "
-            f"which fails with: {error.strerror}."
-        )
-        raise CommandError(message) from error
-    return path
 
 
 def _load_tensorflow(seed: int) -> None:

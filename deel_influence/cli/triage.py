@@ -10,45 +10,44 @@ import typer
 from .options import (
     BatchSizeOption,
     DampingOption,
-    Ihvp,
-    IhvpOption,
+    DataOption,
+    LossOption,
+    ModelOption,
+    OptionalIhvpOption,
     OutOption,
+    SamplesOption,
     SeedOption,
     TopOption,
     VerboseOption,
+    WeightsOption,
 )
-from .startup import make_folder, start
+from .settings import (
+    TriageSettings,
+    check_at_least_one,
+    check_model_file,
+    choose_metric,
+    make_folder,
+)
+from .startup import set_up_logging, start
 
 
 def triage(
-    model: Annotated[Path, typer.Option("--model", help="The trained model, a .keras file.")],
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            metavar="SOURCE",
-            help="Its training set: tfds:NAME[:SPLIT], a .npz file with x and y, a folder of "
-            "images (one sub-folder per class), or a saved tf.data dataset.",
-        ),
-    ],
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            metavar="LAYER[:LAYER]",
-            help="Layer, or first and last layer, to look at. [default: the last with weights]",
-        ),
-    ] = None,
-    loss: Annotated[
-        str | None,
-        typer.Option(
-            "--loss",
-            metavar="NAME",
-            help="Keras loss of a model that was saved without one. [default: the model's own]",
-        ),
-    ] = None,
-    ihvp: IhvpOption = Ihvp.exact,
+    model: ModelOption,
+    data: DataOption,
+    weights: WeightsOption = None,
+    loss: LossOption = None,
+    ihvp: OptionalIhvpOption = None,
     damping: DampingOption = None,
+    samples: SamplesOption = None,
+    curvature: Annotated[
+        Path | None,
+        typer.Option(
+            "--curvature",
+            metavar="FILE",
+            help="A strategy that `deel-influence fit` wrote, in place of --ihvp, --damping and "
+            "--samples.",
+        ),
+    ] = None,
     top: TopOption = 20,
     out: OutOption = Path("triage"),
     batch_size: BatchSizeOption = 256,
@@ -61,16 +60,22 @@ def triage(
     the most suspicious examples. Inputs reach the model as they are stored: if the model was
     trained on rescaled images, rescale them in the model or in the data.
     """
+    set_up_logging(verbose)
+    metric = choose_metric(ihvp, damping, samples, curvature)
+    settings = TriageSettings(metric, top, out, seed, verbose)
+    check_at_least_one("--batch-size", batch_size)
+    check_model_file(model)
+    make_folder(out)
+
     start(seed, verbose)
     from rich.console import Console
 
-    from ..datasets.sources import load_source
-    from .loading import check_batch_size, image_shape, load_loss, load_model, watch
-    from .scoring import TriageSettings, publish, score_source
+    from .loading import load_inputs
+    from .scoring import describe_run, publish, score_source
+    from .strategies import make_strategy
 
-    settings = TriageSettings(ihvp, damping, top, make_folder(out), seed, verbose)
-    keras_model = load_model(model)
-    influence_model = watch(keras_model, weights, load_loss(loss))
-    source = load_source(data, check_batch_size(batch_size), image_shape(keras_model))
-    scores = score_source(influence_model, source, settings)
-    publish(scores, influence_model, source, settings, Console())
+    influence_model, source = load_inputs(model, data, weights, loss, batch_size)
+    strategy = make_strategy(influence_model, source, settings)
+    scores = score_source(influence_model, source, strategy, settings.progress)
+    summary = describe_run(scores, influence_model, source, strategy, settings)
+    publish(scores, source, summary, settings, Console())

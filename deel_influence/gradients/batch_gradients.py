@@ -21,9 +21,9 @@ class PlacedBlock:
 
 @dataclass(frozen=True)
 class Basis:
-    """New bases for one block: see `GradientBlock.rotate`."""
+    """New bases for one block: see `GradientBlock.rotate`; without ``left`` it stays as it is."""
 
-    left: tf.Tensor
+    left: tf.Tensor | None
     right: tf.Tensor | None = None
 
 
@@ -68,7 +68,8 @@ class BatchGradients:
             )
             raise ValueError(message)
         products = [
-            placed.block.dot(self._columns(vectors, placed.parts)) for placed in self.blocks
+            placed.block.dot(take_columns(vectors, placed.parts, self._layout))
+            for placed in self.blocks
         ]
         return tf.add_n(products)
 
@@ -87,7 +88,7 @@ class BatchGradients:
         """Express each block in other bases, one `Basis` for each block in order."""
         return RotatedGradients(
             [
-                placed.block.rotate(basis.left, basis.right)
+                placed.block if basis.left is None else placed.block.rotate(basis.left, basis.right)
                 for placed, basis in zip(self.blocks, bases, strict=True)
             ]
         )
@@ -96,24 +97,10 @@ class BatchGradients:
         """Project each block on a few directions and join the results, shape ``(b, k)``."""
         return self.rotate(bases).materialize()
 
-    def _columns(self, vectors: tf.Tensor, parts: tuple[int, ...]) -> tf.Tensor:
-        """Take a block's columns ``(k, q)`` out of parameter vectors ``(k, p)``."""
-        slots = [self._layout.slots[part] for part in parts]
-        pieces = [vectors[:, start:end] for start, end in slots]
-        return pieces[0] if len(pieces) == 1 else tf.concat(pieces, axis=1)
-
     def _assemble(self, rows_of: Callable[[GradientBlock], tf.Tensor]) -> tf.Tensor:
         """Join the rows ``(·, q)`` of all blocks in the order of the parameter vector."""
-        if [part for placed in self.blocks for part in placed.parts] == list(
-            range(len(self._layout.sizes))
-        ):
-            return tf.concat([rows_of(placed.block) for placed in self.blocks], axis=1)
-        pieces: dict[int, tf.Tensor] = {}
-        for placed in self.blocks:
-            sizes = [self._layout.sizes[part] for part in placed.parts]
-            split = tf.split(rows_of(placed.block), sizes, axis=1)
-            pieces.update(zip(placed.parts, split, strict=True))
-        return tf.concat([pieces[part] for part in range(len(self._layout.sizes))], axis=1)
+        rows = [(placed.parts, rows_of(placed.block)) for placed in self.blocks]
+        return join_columns(rows, self._layout)
 
 
 class RotatedGradients:
@@ -142,3 +129,24 @@ class RotatedGradients:
     def materialize(self) -> tf.Tensor:
         """Return the rotated gradients of all blocks, side by side, shape ``(b, k)``."""
         return tf.concat([block.rows() for block in self.blocks], axis=1)
+
+
+def take_columns(vectors: tf.Tensor, parts: Sequence[int], layout: ParameterLayout) -> tf.Tensor:
+    """Take the columns ``(k, q)`` of some variables out of parameter vectors ``(k, p)``."""
+    slots = [layout.slots[part] for part in parts]
+    pieces = [vectors[:, start:end] for start, end in slots]
+    return pieces[0] if len(pieces) == 1 else tf.concat(pieces, axis=1)
+
+
+def join_columns(
+    pieces: Sequence[tuple[tuple[int, ...], tf.Tensor]], layout: ParameterLayout
+) -> tf.Tensor:
+    """Join columns ``(k, q)``, each with the variables they belong to, into vectors ``(k, p)``."""
+    order = list(range(len(layout.sizes)))
+    if [part for parts, _ in pieces for part in parts] == order:
+        return tf.concat([columns for _, columns in pieces], axis=1)
+    by_part: dict[int, tf.Tensor] = {}
+    for parts, columns in pieces:
+        split = tf.split(columns, [layout.sizes[part] for part in parts], axis=1)
+        by_part.update(zip(parts, split, strict=True))
+    return tf.concat([by_part[part] for part in order], axis=1)

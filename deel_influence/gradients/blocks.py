@@ -76,7 +76,7 @@ class GradientBlock(ABC):
         if self.matrix_shape is None or right is None:
             return RowsBlock(tf.matmul(self.rows(), left))
         matrices = tf.reshape(self.rows(), (-1, *self.matrix_shape))
-        turned = tf.matmul(tf.einsum("bij,ik->bkj", matrices, left), right)
+        turned = tf.matmul(tf.matmul(left, matrices, transpose_a=True), right)
         shape = (int(left.shape[1]), int(right.shape[1]))
         return RowsBlock(tf.reshape(turned, (-1, shape[0] * shape[1])), shape)
 
@@ -84,6 +84,46 @@ class GradientBlock(ABC):
         """Return ``Σ_j scale_j g_ij²`` for scale ``(q,)`` or ``(r, s)``, shape ``(b,)``."""
         squares = tf.square(self.rows())
         return tf.linalg.matvec(squares, tf.reshape(scale, (-1,)))
+
+    def squared_sum(self) -> tf.Tensor:
+        """Return ``Σ_i g_ij²``, shape ``(q,)``."""
+        return tf.reduce_sum(tf.square(self.rows()), axis=0)
+
+    def low_rank_dot(self, left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+        """Return the inner products with the matrices ``left_jᵀ right_j``, shape ``(b, k)``.
+
+        Parameters
+        ----------
+        left, right
+            Factors ``(k, rank, r)`` and ``(k, rank, s)``; the block must have a `matrix_shape`.
+        """
+        products = tf.matmul(left, right, transpose_a=True)
+        return self.dot(tf.reshape(products, (tf.shape(left)[0], -1)))
+
+
+class FactoredBlock(GradientBlock):
+    """Gradient matrices ``Σ_t a_t δ_tᵀ`` over positions t, whose factors are at hand."""
+
+    @abstractmethod
+    def positions(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the factors ``(b, t, r)`` and ``(b, t, s)``. To be implemented by subclasses.
+
+        With a bias the last of the r inputs is one.
+        """
+
+    def low_rank_dot(self, left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+        a, delta = self.positions()
+        r, s = int(a.shape[2]), int(delta.shape[2])
+        rank, t = int(left.shape[1]), a.shape[1]
+        if t is None or t * rank * (r + s) > r * s:
+            return super().low_rank_dot(left, right)
+        # Positions last, so that both products are plain ones and nothing is transposed.
+        first = tf.matmul(tf.reshape(left, (-1, r)), tf.reshape(a, (-1, r)), transpose_b=True)
+        second = tf.matmul(tf.reshape(right, (-1, s)), tf.reshape(delta, (-1, s)), transpose_b=True)
+        summed = tf.reduce_sum(
+            tf.reshape(first * second, (-1, rank, tf.shape(a)[0], t)), axis=(1, 3)
+        )
+        return tf.transpose(summed)
 
 
 class RowsBlock(GradientBlock):
@@ -105,7 +145,7 @@ class RowsBlock(GradientBlock):
         return self._given
 
 
-class SumBlock(GradientBlock):
+class SumBlock(FactoredBlock):
     """The sum of blocks: a layer that was used several times.
 
     Parameters
@@ -118,11 +158,16 @@ class SumBlock(GradientBlock):
         self._blocks = tuple(blocks)
         self.matrix_shape = self._blocks[0].matrix_shape
 
+    def positions(self) -> tuple[tf.Tensor, tf.Tensor]:
+        uses = [block.positions() for block in self._blocks if isinstance(block, FactoredBlock)]
+        inputs, deltas = zip(*uses, strict=True)
+        return tf.concat(inputs, axis=1), tf.concat(deltas, axis=1)
+
     def _build_rows(self) -> tf.Tensor:
         return tf.add_n([block.rows() for block in self._blocks])
 
 
-class OuterBlock(GradientBlock):
+class OuterBlock(FactoredBlock):
     """Gradients of rank one, ``a_i δ_iᵀ``: a dense layer applied once to each example.
 
     Parameters
@@ -151,6 +196,9 @@ class OuterBlock(GradientBlock):
         """The gradients in the pre-activation outputs, shape ``(b, s)``."""
         return self._delta
 
+    def positions(self) -> tuple[tf.Tensor, tf.Tensor]:
+        return self.inputs[:, None], self._delta[:, None]
+
     def _build_rows(self) -> tf.Tensor:
         r, s = self._shape
         return tf.reshape(self.inputs[:, :, None] * self._delta[:, None, :], (-1, r * s))
@@ -169,10 +217,8 @@ class OuterBlock(GradientBlock):
         r, s = self._shape
         if r <= SMALL_WIDTH:
             return super().dot(vectors)
-        count = tf.shape(vectors)[0]
-        folded = tf.transpose(tf.reshape(vectors, (count, r, s)), (1, 0, 2))
-        along = tf.reshape(tf.matmul(self.inputs, tf.reshape(folded, (r, -1))), (-1, count, s))
-        return tf.linalg.matvec(along, self._delta)
+        along = tf.matmul(self.inputs[None], tf.reshape(vectors, (-1, r, s)))  # (k, b, s)
+        return tf.transpose(tf.reduce_sum(along * self._delta[None], axis=2))
 
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:  # Aᵀ diag(w) Δ
         r, s = self._shape
@@ -186,8 +232,12 @@ class OuterBlock(GradientBlock):
         along = tf.matmul(tf.square(self.inputs), tf.reshape(scale, self.matrix_shape))
         return tf.reduce_sum(along * tf.square(self._delta), axis=1)
 
+    def squared_sum(self) -> tf.Tensor:
+        squares = tf.matmul(tf.transpose(tf.square(self.inputs)), tf.square(self._delta))
+        return tf.reshape(squares, (-1,))
 
-class SequenceBlock(GradientBlock):
+
+class SequenceBlock(FactoredBlock):
     """Gradients ``Σ_t a_t δ_tᵀ``: a dense layer along a sequence, or used several times.
 
     Parameters
@@ -216,6 +266,9 @@ class SequenceBlock(GradientBlock):
         """The gradients in the pre-activation outputs, shape ``(b, t, s)``."""
         return self._delta
 
+    def positions(self) -> tuple[tf.Tensor, tf.Tensor]:
+        return self.inputs, self._delta
+
     def _build_rows(self) -> tf.Tensor:
         r, s = self._shape
         kernel = tf.matmul(self._a, self._delta, transpose_a=True)
@@ -238,6 +291,8 @@ class SequenceBlock(GradientBlock):
         return tf.reshape(tf.matmul(weighted, deltas, transpose_a=True), (-1, r * s))
 
     def rotate(self, left: tf.Tensor, right: tf.Tensor | None = None) -> GradientBlock:
+        if right is None or _prefers_rows(self._a.shape[1], self._shape, left, right):
+            return super().rotate(left, right)
         a = tf.einsum("bti,ik->btk", self.inputs, left)
         return SequenceBlock(a, tf.einsum("bto,ok->btk", self._delta, right), False)
 
@@ -285,11 +340,32 @@ class LookupBlock(GradientBlock):
         found = tf.gather(tf.transpose(tables, (1, 0, 2)), self._indices)  # (b, t, k, d)
         return tf.einsum("btkd,btd->bk", found, self._delta)
 
+    def scaled_squared_norms(self, scale: tf.Tensor) -> tf.Tensor:  # as `squared_norms`
+        scales = tf.gather(tf.reshape(scale, (-1, self._width)), self._indices)
+        return tf.reduce_sum(self._delta * scales * self._same_row_sums(), axis=(1, 2))
+
+    def squared_sum(self) -> tf.Tensor:
+        products = tf.reshape(self._delta * self._same_row_sums(), (-1, self._width))
+        rows = tf.reshape(self._indices, (-1,))
+        return tf.reshape(tf.math.unsorted_segment_sum(products, rows, self._num_rows), (-1,))
+
+    def _same_row_sums(self) -> tf.Tensor:
+        """Return at each position what its row of the table receives in all, ``(b, t, d)``."""
+        same = self._indices[:, :, None] == self._indices[:, None, :]
+        return tf.matmul(tf.cast(same, self._delta.dtype), self._delta)
+
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
         weighted = tf.einsum("kb,btd->btkd", weights, self._delta)
         flat = tf.reshape(weighted, (-1, tf.shape(weights)[0], self._width))
         table = tf.math.unsorted_segment_sum(flat, tf.reshape(self._indices, (-1,)), self._num_rows)
         return tf.reshape(tf.transpose(table, (1, 0, 2)), (-1, self._num_rows * self._width))
+
+
+def factored_block(inputs: tf.Tensor, deltas: tf.Tensor) -> FactoredBlock:
+    """Return the block with factors ``(b, t, r)`` and ``(b, t, s)``, a bias being in them."""
+    if inputs.shape[1] == 1:
+        return OuterBlock(inputs[:, 0], deltas[:, 0], False)
+    return SequenceBlock(inputs, deltas, False)
 
 
 def prefers_gram(positions: int | None, r: int, s: int) -> bool:
@@ -299,6 +375,15 @@ def prefers_gram(positions: int | None, r: int, s: int) -> bool:
     unknown number of positions the matrix form is kept, whose cost grows only linearly.
     """
     return positions is not None and positions * (r + s) < r * s
+
+
+def _prefers_rows(
+    positions: int | None, shape: tuple[int, int], left: tf.Tensor, right: tf.Tensor
+) -> bool:
+    """Tell whether turning the gradient matrices costs less than turning their factors."""
+    (r, s), width, height = shape, int(left.shape[1]), int(right.shape[1])
+    extra = r * width + s * height + width * height - r * s
+    return extra > 0 and (positions is None or positions * extra > width * s * (r + height))
 
 
 def gram_squared_norms(a: tf.Tensor, delta: tf.Tensor, bias: bool) -> tf.Tensor:

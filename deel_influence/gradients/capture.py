@@ -22,8 +22,8 @@ from ..model.keras_internals import all_layers, copy_keras_mask
 from ..types import Batch
 from .rules.registry import find_rule
 
-# Two traces of one model at the same time would see each other's overlays.
-_TRACING = threading.RLock()
+TRACING = threading.RLock()
+"""Held while layers are overlaid: two traces of one model would see each other's overlays."""
 
 
 @dataclass
@@ -92,7 +92,7 @@ def forward_to_logits(
     """
     inputs, targets, sample_weight = model.process_batch_for_loss_fn(batch)
     marks: list[_Activated] = []
-    with _TRACING, ExitStack() as stack:
+    with TRACING, ExitStack() as stack:
         for layer in all_layers(model.model):
             name = _name_of_activation(layer)
             if name is not None:
@@ -161,7 +161,7 @@ def _tapped_call(
 ) -> tuple[Any, list[list[Tap]]]:
     """Call the model with taps on ``layers``; return its outputs and the taps."""
     taps: list[list[Tap]] = [[] for _ in layers]
-    with _TRACING, ExitStack() as stack:
+    with TRACING, ExitStack() as stack:
         for layer, seen in zip(layers, taps, strict=True):
             stack.enter_context(_tapped(layer, seen, tapes))
         outputs = model(inputs)

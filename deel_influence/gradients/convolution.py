@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from .blocks import GradientBlock, gram_squared_norms, prefers_gram
+from .blocks import FactoredBlock, gram_squared_norms, prefers_gram
 
 CACHE_LINE = 64
 """Bytes to which TensorFlow aligns rows that it slices without copying."""
@@ -151,7 +151,7 @@ def out_space_of(delta: tf.Tensor) -> tuple:
     return tuple(delta.shape[i] if delta.shape[i] is not None else dynamic[i] for i in sizes)
 
 
-class ConvolutionBlock(GradientBlock):
+class ConvolutionBlock(FactoredBlock):
     """Gradients of a convolution kernel, and of its bias.
 
     Parameters
@@ -180,6 +180,12 @@ class ConvolutionBlock(GradientBlock):
         views = self._geometry.shifted(self._x, out_space_of(self._delta))
         width = self._geometry.num_offsets * self._channels
         return tf.reshape(tf.concat(views, axis=-1), (tf.shape(self._x)[0], -1, width))
+
+    def positions(self) -> tuple[tf.Tensor, tf.Tensor]:
+        inputs, deltas = self.patches(), self._flat_deltas()
+        if self._bias:
+            inputs = tf.concat([inputs, tf.ones_like(inputs[:, :, :1])], axis=2)
+        return inputs, deltas
 
     def _build_rows(self) -> tf.Tensor:
         deltas = self._flat_deltas()

@@ -218,8 +218,19 @@ class GradientEngine:
 
         return differentiated_rows(self.model, variables, (batch, cotangent), mode, along_cotangent)
 
-    def kernel(self, key: Hashable, function: Callable[..., Any]) -> Kernel:
+    def kernel(
+        self, key: Hashable, function: Callable[..., Any], jit_compile: bool = False
+    ) -> Kernel:
         """Return the compiled form of ``function``, kept under ``key`` for later calls.
+
+        Parameters
+        ----------
+        key
+            A name for it.
+        function
+            A function of tensors.
+        jit_compile
+            Whether XLA compiles it.
 
         Raises
         ------
@@ -227,7 +238,7 @@ class GradientEngine:
             If another function is kept under that key.
         """
         code = getattr(function, "__code__", function)
-        kernel, known = self._kernels.setdefault(key, (Kernel(function), code))
+        kernel, known = self._kernels.setdefault(key, (Kernel(function, jit_compile), code))
         if known is not code:
             message = f"Argument `key` must be new for another function. Received: {key!r}."
             raise ValueError(message)

@@ -1,8 +1,46 @@
-"""Inverse-Hessian-vector product strategies."""
+"""Strategies for products with the inverse of the curvature."""
 
+from .arnoldi import ArnoldiIHVP
+from .astra import AstraIHVP
 from .base import InverseHessianVectorProduct
+from .conjugate_gradients import ConjugateGradientDescentIHVP
+from .datainf import DataInfIHVP
+from .diagnose import diagnose
+from .diagnosis import CurvatureDiagnosis, StrategyTrial
+from .ekfac import EKFACIHVP
 from .exact import ExactIHVP
+from .factories import (
+    CGDIHVPFactory,
+    ExactIHVPFactory,
+    InverseHessianVectorProductFactory,
+    LissaIHVPFactory,
+)
 from .identity import IdentityIHVP
+from .kfac import KFACIHVP
+from .lissa import LissaIHVP
+from .nystrom import NystromIHVP
 from .registry import IHVPCalculator
+from .woodbury import WoodburyIHVP
 
-__all__ = ["ExactIHVP", "IHVPCalculator", "IdentityIHVP", "InverseHessianVectorProduct"]
+__all__ = [
+    "ArnoldiIHVP",
+    "AstraIHVP",
+    "CGDIHVPFactory",
+    "ConjugateGradientDescentIHVP",
+    "CurvatureDiagnosis",
+    "DataInfIHVP",
+    "EKFACIHVP",
+    "ExactIHVP",
+    "ExactIHVPFactory",
+    "IHVPCalculator",
+    "IdentityIHVP",
+    "InverseHessianVectorProduct",
+    "InverseHessianVectorProductFactory",
+    "KFACIHVP",
+    "LissaIHVP",
+    "LissaIHVPFactory",
+    "NystromIHVP",
+    "StrategyTrial",
+    "WoodburyIHVP",
+    "diagnose",
+]

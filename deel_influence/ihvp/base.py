@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
+from ..errors import SavedCurvatureError
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.engine import GradientEngine
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
-from ..utils.datasets import check_dataset, numbered_batches
+from ..utils.datasets import check_dataset, numbered_batches, sample_examples
 from ..utils.running import check_finite_inputs, run
+from .persistence import check_same_model, model_fingerprint, read_fitted, write_fitted
 
 
 class InverseHessianVectorProduct(ABC):
     """Products with ``H⁻¹`` and ``H``, for whole batches of vectors; rows are vectors.
 
-    A strategy is one subclass with two hooks, `_solve` and `_multiply`; one that can score
-    without materialising gradients overrides `self_influence` too. Its class attribute `settings`
-    names which of ``n_samples_for_hessian``, ``shuffle_buffer_size`` and ``seed`` it takes.
+    A strategy is one subclass with two hooks, `_solve` and `_multiply`. One that can score
+    without materialising gradients overrides `self_influence` too, and `query_factors`, `scores`
+    and `products` where the queries have a form of their own. One that is fitted keeps its
+    settings in `config` and what it learned in `_state`, and takes both back in `_restore`; that
+    makes `with_dataset`, `save` and `load` work.
 
     Parameters
     ----------
@@ -29,13 +36,35 @@ class InverseHessianVectorProduct(ABC):
     train_dataset
         The batched training set, over which the curvature is taken; None where the strategy
         needs none.
+    config
+        The other arguments that the strategy was made with, by name; values that JSON can hold.
     """
 
     name: ClassVar[str]
+    """What `ihvp_calculator=` calls the strategy."""
+
     settings: ClassVar[tuple[str, ...]] = ()
+    """Which of ``n_samples_for_hessian``, ``shuffle_buffer_size`` and ``seed`` it takes."""
+
+    traceable: ClassVar[bool] = True
+    """Whether its products may be part of a compiled function; else they go over the data."""
+
+    needs_data: ClassVar[bool] = False
+    """Whether a product goes over the training set, which a loaded strategy is then given."""
+
+    _registered: ClassVar[dict[str, type[InverseHessianVectorProduct]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Note the strategy under its name, so that `load` finds it."""
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            cls._registered[cls.name] = cls
 
     def __init__(
-        self, model: BaseInfluenceModel, train_dataset: tf.data.Dataset | None = None
+        self,
+        model: BaseInfluenceModel,
+        train_dataset: tf.data.Dataset | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         check_influence_model(model)
         if train_dataset is not None:
@@ -43,6 +72,7 @@ class InverseHessianVectorProduct(ABC):
         self.model = model
         self.train_dataset = train_dataset
         self.engine = GradientEngine.of(model)
+        self.config = dict(config or {})
 
     @abstractmethod
     def _solve(self, vectors: tf.Tensor) -> tf.Tensor:
@@ -51,6 +81,109 @@ class InverseHessianVectorProduct(ABC):
     @abstractmethod
     def _multiply(self, vectors: tf.Tensor) -> tf.Tensor:
         """Return ``H v`` for every row of vectors ``(b, p)``. To be implemented by subclasses."""
+
+    def _state(self) -> dict[str, np.ndarray]:
+        """Return the arrays that the fit gave. May be overridden."""
+        return {}
+
+    def _restore(self, state: Mapping[str, np.ndarray]) -> None:  # noqa: B027 - nothing to do
+        """Take back what `_state` returned, in place of a fit. May be overridden."""
+
+    @classmethod
+    def accepted_settings(cls) -> set[str]:
+        """Return the names of the arguments that the strategy takes."""
+        return set(inspect.signature(cls.__init__).parameters) - {"self"}
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, beside model and data, that make such a strategy again."""
+        return dict(self.config)
+
+    def with_dataset(self, dataset: tf.data.Dataset) -> InverseHessianVectorProduct:
+        """Return a strategy with all the settings of this one, fitted on other data."""
+        return type(self)(self.model, train_dataset=dataset, **self.get_config())
+
+    def save(self, path: str | Path) -> Path:
+        """Write the fitted strategy to one ``.npz`` file, which appears whole or not at all.
+
+        The file holds arrays and a JSON header (library version, strategy, settings, fingerprint
+        of weights, loss and watched layers), and no code.
+
+        Returns
+        -------
+        The path of the file, with its suffix.
+        """
+        header = {
+            "strategy": self.name,
+            "config": self.get_config(),
+            "model": model_fingerprint(self.model),
+        }
+        return write_fitted(path, header, self._state())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        model: BaseInfluenceModel,
+        train_dataset: tf.data.Dataset | None = None,
+    ) -> InverseHessianVectorProduct:
+        """Read what `save` wrote; on the base class, any strategy.
+
+        Parameters
+        ----------
+        path
+            The file.
+        model
+            The wrapped model, with the weights, loss and watched layers of the fit.
+        train_dataset
+            The training set, for strategies whose products go over it (`needs_data`).
+
+        Raises
+        ------
+        SavedCurvatureError
+            If the file is missing, corrupt, of another strategy, or fitted on another model.
+        """
+        check_influence_model(model)
+        header, state = read_fitted(path)
+        strategy = cls._registered.get(header["strategy"])
+        if strategy is None or not issubclass(strategy, cls):
+            message = (
+                f"The file must hold a fitted {cls.__name__}. Received: {str(path)!r} with the "
+                f"strategy {header['strategy']!r}."
+            )
+            raise SavedCurvatureError(message)
+        check_same_model(header["model"], model, path)
+        if strategy.needs_data and train_dataset is None:
+            message = (
+                f"The products of {strategy.__name__} go over the training set. Received: none. "
+                "Pass `train_dataset=`."
+            )
+            raise ValueError(message)
+        try:
+            return strategy.restored(model, train_dataset, header["config"], state)
+        except KeyError as error:
+            message = (
+                f"The file must hold all arrays of a fitted {strategy.__name__}. Received: "
+                f"{str(path)!r}, without {error}. Fit and save again."
+            )
+            raise SavedCurvatureError(message) from error
+
+    @classmethod
+    def restored(
+        cls,
+        model: BaseInfluenceModel,
+        train_dataset: tf.data.Dataset | None,
+        config: Mapping[str, Any],
+        state: Mapping[str, np.ndarray],
+    ) -> InverseHessianVectorProduct:
+        """Return a strategy from its settings and what `state` gave, without a fit."""
+        strategy = cls.__new__(cls)
+        InverseHessianVectorProduct.__init__(strategy, model, train_dataset, config)
+        strategy._restore(state)
+        return strategy
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the arrays that the fit gave, by name."""
+        return self._state()
 
     def fingerprint(self) -> tuple:
         """Return what tells this fit from others: the product of H with a fixed vector."""
@@ -78,9 +211,24 @@ class InverseHessianVectorProduct(ABC):
         return self._multiply(self._checked(vectors))
 
     def self_influence(self, gradients: BatchGradients) -> tf.Tensor:
-        """Return ``g_iᵀ H⁻¹ g_i`` for the examples of a batch, shape ``(b,)``; traceable."""
+        """Return ``g_iᵀ H⁻¹ g_i`` for the examples of a batch, shape ``(b,)``."""
         rows = gradients.materialize()
         return tf.reduce_sum(rows * self._solve(rows), axis=1)
+
+    def query_factors(self, gradients: BatchGradients) -> tf.Tensor:
+        """Return what `scores` needs of the queries, one row for each: here ``H⁻¹ g``, ``(m, p)``.
+
+        H is symmetric, so that it may be inverted on the side of the queries, which are fewer.
+        """
+        return self._solve(gradients.materialize())
+
+    def scores(self, factors: tf.Tensor, gradients: BatchGradients) -> tf.Tensor:
+        """Return ``g(z)ᵀ H⁻¹ g_i`` for query factors and a training batch, shape ``(m, b)``."""
+        return tf.transpose(gradients.dot(factors))
+
+    def products(self, factors: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
+        """Return ``g(z)ᵀ H⁻¹ v`` for query factors and vectors ``(k, p)``, shape ``(m, k)``."""
+        return tf.matmul(factors, vectors, transpose_b=True)
 
     def compute_ihvp(self, group: tf.data.Dataset, use_gradient: bool = True) -> tf.Tensor:
         """Return ``H⁻¹ g_i`` for the examples of a dataset.
@@ -101,6 +249,28 @@ class InverseHessianVectorProduct(ABC):
     def compute_hvp(self, group: tf.data.Dataset, use_gradient: bool = True) -> tf.Tensor:
         """Return ``H g_i`` for the examples of a dataset; the arguments of `compute_ihvp`."""
         return self._over(group, use_gradient, "multiply")
+
+    def _fit_dataset(self) -> tf.data.Dataset:
+        """Return the training set, or the sample of it that the settings ask for.
+
+        Raises
+        ------
+        ValueError
+            If there is no training set.
+        """
+        if self.train_dataset is None:
+            raise self._missing_data()
+        size = self.config.get("n_samples_for_hessian")
+        if size is None:
+            return self.train_dataset
+        return sample_examples(self.train_dataset, size, self.config.get("seed"))
+
+    def _missing_data(self) -> ValueError:
+        message = (
+            f"Argument `train_dataset` of {type(self).__name__} must be the batched training set. "
+            "Received: None."
+        )
+        return ValueError(message)
 
     def _over(self, group: tf.data.Dataset, use_gradient: bool, product: str) -> tf.Tensor:
         check_dataset(group, "group", self.model.input_rank if use_gradient else None)

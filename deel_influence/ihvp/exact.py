@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ import tensorflow as tf
 from ..curvature.dense import dense_curvature
 from ..errors import CurvatureSizeError, CurvatureWarning
 from ..model.influence_model import BaseInfluenceModel
-from ..utils.datasets import sample_examples
 from ..utils.memory import available_bytes, human_bytes
 from .base import InverseHessianVectorProduct
+from .damping import AUTO, automatic_damping, check_damping, damping_vector, resolve_damping
 
 # Matrix, eigenvectors, inverse and LAPACK's workspace, in float64.
 COPIES_NEEDED = 5
@@ -37,7 +38,8 @@ class ExactIHVP(InverseHessianVectorProduct):
     curvature
         ``"hessian"`` or ``"gauss_newton"``: see `deel_influence.curvature.dense_curvature`.
     damping
-        Added to the diagonal; at least 0.
+        Added to the diagonal: a number, ``"auto"`` (a tenth of the mean eigenvalue of C and, where
+        the smallest is negative, 1.1 times its size on top), or one number for each watched layer.
     rcond
         Relative cut-off of the pseudo-inverse; None means p times the rounding error of the
         model's dtype.
@@ -87,7 +89,7 @@ class ExactIHVP(InverseHessianVectorProduct):
         train_hessian: Any = None,
         *,
         curvature: str = "hessian",
-        damping: float = 0.0,
+        damping: Any = 0.0,
         rcond: float | None = None,
         regularizer: bool = True,
         n_samples_for_hessian: int | None = None,
@@ -95,23 +97,28 @@ class ExactIHVP(InverseHessianVectorProduct):
         seed: int | None = None,
         verbose: str | int = "auto",
     ) -> None:
-        super().__init__(model, train_dataset)
-        self.damping = _checked_damping(damping)
-        self._rcond = _checked_rcond(rcond, model)
+        config = {
+            "curvature": curvature,
+            "damping": check_damping(damping, model.layout),
+            "rcond": _checked_rcond(rcond),
+            "regularizer": regularizer,
+            "n_samples_for_hessian": n_samples_for_hessian,
+            "seed": seed,
+            "verbose": verbose,
+        }
+        super().__init__(model, train_dataset, config)
         _check_memory(model)
         if train_hessian is not None:
-            matrix = _checked_matrix(train_hessian, model.nb_params)
-        elif train_dataset is None:
+            self._factorize(_checked_matrix(train_hessian, model.nb_params))
+            return
+        if train_dataset is None:
             message = (
                 "ExactIHVP needs data or a matrix. Received: neither. Pass `train_dataset=` or "
                 "`train_hessian=`."
             )
             raise ValueError(message)
-        else:
-            if n_samples_for_hessian is not None:
-                train_dataset = sample_examples(train_dataset, n_samples_for_hessian, seed)
-            matrix = dense_curvature(model, train_dataset, curvature, regularizer, verbose).matrix
-        self._factorize(matrix)
+        dataset = self._fit_dataset()
+        self._damp(dense_curvature(model, dataset, curvature, regularizer, verbose).matrix)
 
     @property
     def hessian(self) -> np.ndarray:
@@ -139,18 +146,39 @@ class ExactIHVP(InverseHessianVectorProduct):
         """How many directions the pseudo-inverse leaves out."""
         return int(np.sum(~self._kept))
 
+    def _damp(self, matrix: np.ndarray) -> None:
+        """Add the damping to a curvature, and invert the sum."""
+        config = self.config["damping"]
+        if config != AUTO:
+            values = resolve_damping(config, self.model.layout, lambda: 0.0)
+            diagonal = damping_vector(values, self.model.layout)
+            self._factorize(matrix + np.diag(diagonal))
+            return
+        eigenvalues, vectors = np.linalg.eigh(matrix)
+        shift = automatic_damping(float(eigenvalues.mean()), float(eigenvalues[0]))
+        self._adopt(eigenvalues + shift, vectors)
+
     def _factorize(self, matrix: np.ndarray) -> None:
-        p = len(matrix)
-        self._matrix = matrix + self.damping * np.eye(p)
-        self._eigenvalues, vectors = np.linalg.eigh(self._matrix)
-        magnitude = np.abs(self._eigenvalues)
-        self.cutoff = float(self._rcond * magnitude.max())
+        self._adopt(*np.linalg.eigh(matrix))
+
+    def _adopt(self, eigenvalues: np.ndarray, vectors: np.ndarray) -> None:
+        """Take the eigenpairs of H."""
+        self._set_eigenpairs(eigenvalues, vectors)
+        self._warn_if_no_minimum()
+
+    def _set_eigenpairs(self, eigenvalues: np.ndarray, vectors: np.ndarray) -> None:
+        self._eigenvalues, self._vectors = eigenvalues, vectors
+        magnitude = np.abs(eigenvalues)
+        rcond = self.config["rcond"]
+        if rcond is None:
+            rcond = len(vectors) * np.finfo(self.model.dtype.as_numpy_dtype).eps
+        self.cutoff = float(rcond * magnitude.max())
         self._kept = magnitude > self.cutoff
         kept = vectors[:, self._kept]
-        inverse = (kept / self._eigenvalues[self._kept]) @ kept.T
+        inverse = (kept / eigenvalues[self._kept]) @ kept.T
+        self._matrix = (vectors * eigenvalues) @ vectors.T
         self._inverse = tf.constant(inverse, self.model.dtype)
         self._dense = tf.constant(self._matrix, self.model.dtype)
-        self._warn_if_no_minimum()
 
     def _warn_if_no_minimum(self) -> None:
         smallest = self.smallest_eigenvalue
@@ -160,10 +188,10 @@ class ExactIHVP(InverseHessianVectorProduct):
             f"The curvature has negative eigenvalues, the smallest {smallest:.3g} (condition "
             f"number {self.condition_number:.3g}): the weights are no minimum of the training "
             f"objective, so that influence has no clear meaning along them. Train further, use "
-            f"curvature='gauss_newton', or pass damping={-1.1 * smallest + self.damping:.2g} or "
-            "more."
+            f"curvature='gauss_newton', raise the damping by {-1.1 * smallest:.2g} or more, or "
+            'pass damping="auto".'
         )
-        warnings.warn(message, CurvatureWarning, stacklevel=4)
+        warnings.warn(message, CurvatureWarning, stacklevel=6)
 
     def _solve(self, vectors: tf.Tensor) -> tf.Tensor:
         return tf.matmul(vectors, self._inverse)
@@ -171,18 +199,17 @@ class ExactIHVP(InverseHessianVectorProduct):
     def _multiply(self, vectors: tf.Tensor) -> tf.Tensor:
         return tf.matmul(vectors, self._dense)
 
+    def _state(self) -> dict[str, np.ndarray]:
+        return {"eigenvalues": self._eigenvalues, "eigenvectors": self._vectors}
 
-def _checked_damping(damping: Any) -> float:
-    number = isinstance(damping, (int, float, np.number)) and not isinstance(damping, bool)
-    if not number or not np.isfinite(damping) or damping < 0:
-        message = f"Argument `damping` must be a finite number >= 0. Received: {damping!r}."
-        raise ValueError(message)
-    return float(damping)
+    def _restore(self, state: Mapping[str, np.ndarray]) -> None:
+        _check_memory(self.model)
+        self._set_eigenpairs(state["eigenvalues"], state["eigenvectors"])
 
 
-def _checked_rcond(rcond: Any, model: BaseInfluenceModel) -> float:
+def _checked_rcond(rcond: Any) -> float | None:
     if rcond is None:
-        return float(model.nb_params * np.finfo(model.dtype.as_numpy_dtype).eps)
+        return None
     number = isinstance(rcond, (int, float, np.number)) and not isinstance(rcond, bool)
     if not number or not 0 <= rcond < 1:
         message = f"Argument `rcond` must be None or a number in [0, 1). Received: {rcond!r}."

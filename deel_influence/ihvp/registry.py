@@ -8,15 +8,34 @@ from typing import Any
 import tensorflow as tf
 
 from ..model.influence_model import BaseInfluenceModel
+from .arnoldi import ArnoldiIHVP
+from .astra import AstraIHVP
 from .base import InverseHessianVectorProduct
+from .conjugate_gradients import ConjugateGradientDescentIHVP
+from .datainf import DataInfIHVP
+from .ekfac import EKFACIHVP
 from .exact import ExactIHVP
+from .factories import InverseHessianVectorProductFactory
 from .identity import IdentityIHVP
+from .kfac import KFACIHVP
+from .lissa import LissaIHVP
+from .nystrom import NystromIHVP
+from .woodbury import WoodburyIHVP
 
 
 class IHVPCalculator(Enum):
     """The strategies, by the names that `ihvp_calculator=` takes."""
 
     Exact = ExactIHVP
+    Cgd = ConjugateGradientDescentIHVP
+    Lissa = LissaIHVP
+    Arnoldi = ArnoldiIHVP
+    Nystrom = NystromIHVP
+    Kfac = KFACIHVP
+    Ekfac = EKFACIHVP
+    DataInf = DataInfIHVP
+    Woodbury = WoodburyIHVP
+    Astra = AstraIHVP
     Identity = IdentityIHVP
 
     @staticmethod
@@ -45,7 +64,7 @@ def resolve_ihvp(
     train_dataset: tf.data.Dataset,
     **settings: Any,
 ) -> InverseHessianVectorProduct:
-    """Return a fitted strategy for a name, an `IHVPCalculator`, a class or a fitted strategy.
+    """Return a fitted strategy for a name, an `IHVPCalculator`, a class, a factory or a strategy.
 
     Parameters
     ----------
@@ -65,6 +84,9 @@ def resolve_ihvp(
     if isinstance(ihvp_calculator, InverseHessianVectorProduct):
         _check_fitted(ihvp_calculator, model, settings)
         return ihvp_calculator
+    if isinstance(ihvp_calculator, InverseHessianVectorProductFactory):
+        _check_unused(settings, "a factory")
+        return ihvp_calculator.build(model, train_dataset)
     if isinstance(ihvp_calculator, IHVPCalculator):
         strategy = ihvp_calculator.value
     elif isinstance(ihvp_calculator, type) and issubclass(
@@ -81,7 +103,7 @@ def resolve_ihvp(
             f"no sample. Received: {settings['n_samples_for_hessian']}. Leave it out."
         )
         raise ValueError(message)
-    return strategy(model, train_dataset, **taken)
+    return strategy(model, train_dataset=train_dataset, **taken)
 
 
 def _check_fitted(
@@ -93,10 +115,14 @@ def _check_fitted(
             "calculator. Received: one of another model."
         )
         raise ValueError(message)
+    _check_unused(settings, f"an {type(ihvp).__name__} object, which is fitted already")
+
+
+def _check_unused(settings: dict[str, Any], what: str) -> None:
     if settings.get("n_samples_for_hessian") is not None:
         message = (
-            "Argument `n_samples_for_hessian` has no effect on a strategy that is fitted "
-            f"already. Received: {settings['n_samples_for_hessian']} with an {type(ihvp).__name__} "
-            "object. Give it to that object instead."
+            "Argument `n_samples_for_hessian` has no effect on "
+            f"{what}. Received: {settings['n_samples_for_hessian']}. Give it to that object "
+            "instead."
         )
         raise ValueError(message)

@@ -35,8 +35,8 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
     dataset
         The batched training set, n examples.
     ihvp_calculator
-        ``"exact"``, ``"identity"``, an `IHVPCalculator`, or a fitted
-        `InverseHessianVectorProduct`.
+        The name of a strategy (``"exact"``, ``"ekfac"``, ``"cgd"``, ...), an `IHVPCalculator`, a
+        factory, or a fitted `InverseHessianVectorProduct`.
     n_samples_for_hessian
         How many examples to draw for the curvature; None takes all.
     shuffle_buffer_size
@@ -79,6 +79,10 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
             shuffle_buffer_size=shuffle_buffer_size,
             seed=seed,
         )
+        if not self.ihvp_calculator.traceable:
+            # Their solves go over the data, and cannot be part of a compiled function.
+            solving = {"self_scores", "query_factors", "train_vectors"}
+            self._eager_hooks = frozenset(solving | ({"_scores_of_batch"} if normalize else set()))
 
     @cached_property
     def num_train_examples(self) -> int:
@@ -161,15 +165,12 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         ihvp = self.ihvp_calculator
         return self.normalize, ihvp.name, *ihvp.fingerprint()
 
-    # H is symmetric, so that it may be inverted on the side of the queries, which are fewer; the
-    # training examples then need no (b, p) array.
-
     def _query_factors(self, batch: Batch) -> tf.Tensor:
-        return self.ihvp_calculator.solve(self._query_vectors(batch))
+        return self.ihvp_calculator.query_factors(self.engine.gradients(batch))
 
     def _scores_of_batch(self, factors: tf.Tensor, batch: Batch) -> tf.Tensor:
         gradients = self.engine.gradients(batch)
-        scores = tf.transpose(gradients.dot(factors))
+        scores = self.ihvp_calculator.scores(factors, gradients)
         if not self.normalize:
             return scores
         return tf.math.divide_no_nan(scores, self._vector_norms(gradients)[None])
@@ -186,9 +187,10 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         return tf.norm(self.ihvp_calculator.solve(gradients.materialize()), axis=1)
 
     def _changes_of_batch(self, factors: tf.Tensor, batch: Batch) -> tf.Tensor:
-        """Return ``g(z)ᵀ H⁻¹ (g(z_i) + ∇R)`` for factors ``H⁻¹ g(z)``, shape ``(m, b)``."""
-        scores = tf.transpose(self.engine.gradients(batch).dot(factors))
-        return scores + tf.linalg.matvec(factors, self.model.regularization_gradient())[:, None]
+        """Return ``g(z)ᵀ H⁻¹ (g(z_i) + ∇R)`` for query factors, shape ``(m, b)``."""
+        ihvp = self.ihvp_calculator
+        scores = ihvp.scores(factors, self.engine.gradients(batch))
+        return scores + ihvp.products(factors, self.model.regularization_gradient()[None])
 
     def _summed_gradients(self, group: tf.data.Dataset, argument: str) -> tf.Tensor:
         """Return ``Σ g(z_i)`` over a dataset, shape ``(1, p)``."""

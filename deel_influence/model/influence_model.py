@@ -274,11 +274,12 @@ def _compiled_loss_weights(model: keras.Model) -> Any:
         return None
     try:
         return model.get_compile_config().get("loss_weights")
-    except TypeError:
-        # Keras can only tell them together with the loss, which it cannot write down.
+    except (TypeError, NotImplementedError) as error:
+        # Keras can only tell them together with loss and optimizer, which it cannot write down.
         message = (
-            "The model is compiled with a loss that Keras cannot serialise, so that its loss "
-            "weights cannot be read; they are taken as one. Register the loss with "
+            "The model is compiled with a loss, an optimizer or a schedule that Keras cannot "
+            f"serialise ({str(error)[:100]}), so that its loss weights cannot be read; they are "
+            "taken as one. Give it a get_config method, register a function with "
             "keras.saving.register_keras_serializable, or pass `loss_function=`."
         )
         warnings.warn(message, IgnoredTermWarning, stacklevel=3)

@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class ParameterBlock:
+    """The watched variables of one layer, a stretch of the parameter vector.
+
+    Attributes
+    ----------
+    name
+        The path of the layer in the model.
+    parts
+        The indices of its variables among the watched ones.
+    slot
+        Its first entry and its end.
+    """
+
+    name: str
+    parts: tuple[int, ...]
+    slot: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        """Its number of entries."""
+        return self.slot[1] - self.slot[0]
 
 
 class ParameterLayout:
@@ -27,6 +54,21 @@ class ParameterLayout:
             (int(end) - size, int(end)) for end, size in zip(ends, self.sizes, strict=True)
         )
         self.size = int(ends[-1]) if len(ends) else 0
+
+    @cached_property
+    def blocks(self) -> tuple[ParameterBlock, ...]:
+        """The layers, in order: each a run of variables with one path but for their own names."""
+
+        def layer_of(part: int) -> str:
+            return self.variables[part].path.rpartition("/")[0]
+
+        runs = itertools.groupby(range(len(self.variables)), layer_of)
+        blocks = []
+        for name, run in runs:
+            parts = tuple(run)
+            slot = (self.slots[parts[0]][0], self.slots[parts[-1]][1])
+            blocks.append(ParameterBlock(name, parts, slot))
+        return tuple(blocks)
 
     def __contains__(self, variable: keras.Variable) -> bool:
         """Tell whether ``variable`` is watched."""

@@ -43,10 +43,18 @@ class Kernel:
     ----------
     function
         Takes nests of tensors and returns a nest of tensors; Python state must stay out of it.
+    jit_compile
+        Whether XLA compiles it, once for each shape that comes.
+    compiled
+        Whether it is compiled at all; a function that cannot be is run as it is.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], jit_compile: bool = False, compiled: bool = True
+    ) -> None:
         self._function = function
+        self._compiled = compiled
+        self._jit_compile = jit_compile
         self._concrete: dict[Any, Any] = {}
 
     @property
@@ -60,6 +68,9 @@ class Kernel:
         if not all(isinstance(value, tf.Tensor) for value in flat):
             arguments = tf.nest.map_structure(_as_tensor, arguments)
             flat = tf.nest.flatten(arguments)
+        if not self._compiled:
+            with tf.device(device):
+                return self._function(*arguments)
         key = (_form(arguments), device)
         with tf.device(device):
             if key not in self._concrete:
@@ -72,4 +83,7 @@ class Kernel:
             return self._function(*tf.nest.pack_sequence_as(arguments, flat))
 
         # Layers and losses of Keras need no AutoGraph, and `fit` does not convert them either.
-        return tf.function(run, input_signature=specs, autograph=False).get_concrete_function()
+        compiled = tf.function(
+            run, input_signature=specs, autograph=False, jit_compile=self._jit_compile or None
+        )
+        return compiled.get_concrete_function()

@@ -51,12 +51,15 @@ def error_line(result) -> str:
         ({"top": 0}, "--top must be at least 1. Received: 0."),
         ({"top": "many"}, "Invalid value for '--top'"),
         ({"batch-size": 0}, "--batch-size must be at least 1. Received: 0."),
-        ({"damping": -1}, "--damping must be finite and not negative. Received: -1.0."),
-        ({"damping": "nan"}, "--damping must be finite and not negative. Received: nan."),
-        ({"damping": "inf"}, "--damping must be finite and not negative. Received: inf."),
+        ({"damping": -1}, "--damping must be auto, or finite and not negative. Received: -1."),
+        ({"damping": "nan"}, "auto, or finite and not negative. Received: nan."),
+        ({"damping": "inf"}, "auto, or finite and not negative. Received: inf."),
+        ({"damping": "much"}, "auto, or finite and not negative. Received: much."),
+        ({"samples": 0}, "--samples must be at least 1. Received: 0."),
         ({"seed": -1}, "Invalid value for '--seed'"),
-        ({"damping": 1, "ihvp": "identity"}, "--damping belongs to --ihvp exact"),
-        ({"ihvp": "guess"}, "'guess' is not one of 'exact', 'identity'"),
+        ({"damping": 1, "ihvp": "identity"}, "--damping belongs to a Hessian"),
+        ({"samples": 9, "ihvp": "identity"}, "--samples belongs to a Hessian"),
+        ({"ihvp": "guess"}, "'guess' is not one of 'exact', 'cgd', 'lissa'"),
         ({"weights": "nolayer"}, "Received: 'nolayer'. Layers with weights: ['hidden', 'logits']"),
         ({"weights": "logits:hidden"}, "must not come before `start_layer`"),
         ({"weights": "7"}, "must be an index from -2 to 1"),
@@ -182,6 +185,25 @@ def test_a_bad_command_is_named(run, arguments, message, tmp_path, monkeypatch):
     # Without --out, the results go to the current folder.
     monkeypatch.chdir(tmp_path)
     assert message in error_line(run(*arguments))
+
+
+def test_wrong_options_are_refused_before_tensorflow_is_loaded(run, tmp_path, monkeypatch):
+    def fail_to_load(*args: object) -> None:
+        pytest.fail("TensorFlow is being loaded.")
+
+    for command in ("triage", "fit", "demo"):
+        monkeypatch.setattr(f"deel_influence.cli.{command}.start", fail_to_load, raising=True)
+    paths = ["--model", tmp_path / "no.keras", "--data", "tfds:digits"]
+    commands = [
+        ["triage", *paths],
+        ["triage", *paths, "--top", 0],
+        ["triage", *paths, "--curvature", tmp_path / "no.npz"],
+        ["fit", *paths, "--out", tmp_path / "fitted.npz"],
+        ["demo", "--epochs", 0],
+        ["demo", "--damping", -1],
+    ]
+    for arguments in commands:
+        error_line(run(*arguments))
 
 
 def test_an_unexpected_error_keeps_its_traceback(run, model_path, data_path, tmp_path, monkeypatch):

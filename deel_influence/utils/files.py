@@ -12,5 +12,8 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays to an ``.npz`` file under a temporary name, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
-    np.savez(temporary, allow_pickle=False, **arrays)
-    temporary.replace(path)
+    try:
+        np.savez(temporary, allow_pickle=False, **arrays)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # still there only if something failed

@@ -1,0 +1,92 @@
+"""Fitting as a function: fit a strategy, keep it in a file, and say what came out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from ..datasets.source import DataSource
+from ..ihvp.base import InverseHessianVectorProduct
+from ..model.influence_model import InfluenceModel
+from ..report.contents import Table
+from ..utils.memory import human_bytes
+from .errors import CommandError, one_line
+from .settings import StrategySettings
+from .strategies import damping_of, eigenvalues_of, fit_strategy
+from .tables import rich_table
+
+# Told in rows of their own, or no part of what was fitted.
+_NOT_LISTED = ("damping", "verbose", "on_failure")
+
+
+def fit_and_save(
+    model: InfluenceModel,
+    source: DataSource,
+    settings: StrategySettings,
+    path: Path,
+    seed: int,
+    progress: int | str,
+    console: Console,
+) -> None:
+    """Fit a strategy, write it to ``path``, and print what was fitted.
+
+    Parameters
+    ----------
+    model
+        The model, its loss and the watched weights.
+    source
+        The training set.
+    settings
+        The strategy.
+    path
+        The file to write; it appears whole or not at all.
+    seed
+        Fixes the strategy's random choices.
+    progress
+        How to show progress, as in Keras.
+    console
+        Where to print.
+
+    Raises
+    ------
+    CommandError, DataSourceError
+        If the data cannot be read to their end, or the file cannot be written.
+    """
+    start = time.perf_counter()
+    strategy = fit_strategy(model, source, settings, seed, progress)
+    seconds = time.perf_counter() - start
+    try:
+        written = strategy.save(path)
+    except OSError as error:
+        message = (
+            f"--out must be a file that can be written. Received: {str(path)!r}, which fails "
+            f"with: {error.strerror}."
+        )
+        raise CommandError(message) from error
+    console.print(rich_table(_table(strategy, source, seconds)))
+    size = human_bytes(written.stat().st_size)
+    # A path must stay whole to be of use, and may hold brackets.
+    console.print(Text(f"Curvature: {written} ({size})"), soft_wrap=True)
+
+
+def _table(strategy: InverseHessianVectorProduct, source: DataSource, seconds: float) -> Table:
+    model, config = strategy.model, strategy.get_config()
+    rows = [
+        ("strategy", f"{strategy.name} ({type(strategy).__name__})"),
+        ("watched weights", one_line(", ".join(weight.path for weight in model.weights), 200)),
+        ("watched parameters", f"{model.nb_params:,}"),
+        ("damping", damping_of(strategy)),
+    ]
+    eigenvalues = eigenvalues_of(strategy)
+    if eigenvalues is not None:
+        rows.append(("eigenvalues", eigenvalues))
+    rows += [
+        (name, str(value))
+        for name, value in config.items()
+        if value is not None and name not in _NOT_LISTED
+    ]
+    rows.append(("time to fit", f"{seconds:.1f} s"))
+    return Table(title=f"Fitted on {source.name}", columns=("", "value"), rows=rows)

@@ -1,0 +1,243 @@
+"""What the commands are asked to do, checked before TensorFlow is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import CommandError
+from .options import Ihvp
+
+AUTO = "auto"
+EXACT_DAMPING = 1e-3
+"""The softmax leaves the Hessian singular, so that its plain inverse would be rounding errors."""
+
+_FITTED_SUFFIX = ".npz"
+# Their formulas divide by the damping alone.
+_NEED_DAMPING = (Ihvp.datainf, Ihvp.woodbury)
+
+
+@dataclass(frozen=True)
+class StrategySettings:
+    """A strategy to be fitted.
+
+    Attributes
+    ----------
+    ihvp
+        Its name.
+    damping
+        A number, ``"auto"``, or None for what the class of the strategy takes by default.
+    samples
+        How many examples to draw for the Hessian; None takes all.
+    """
+
+    ihvp: Ihvp
+    damping: float | str | None = None
+    samples: int | None = None
+
+
+@dataclass(frozen=True)
+class TriageSettings:
+    """How to score, and where to put the results.
+
+    Attributes
+    ----------
+    metric
+        The strategy in whose metric gradients are compared, or the file of a fitted one.
+    top
+        How many examples to show.
+    out
+        Folder of the results.
+    seed
+        Seed of the random numbers.
+    verbose
+        Whether to show progress where no terminal is watching.
+    """
+
+    metric: StrategySettings | Path
+    top: int
+    out: Path
+    seed: int
+    verbose: bool = False
+
+    @property
+    def progress(self) -> int | str:
+        """How to show progress, as in Keras."""
+        return progress_of(self.verbose)
+
+    def __post_init__(self) -> None:
+        """Refuse a number of examples that nothing can show."""
+        check_at_least_one("--top", self.top)
+
+
+def progress_of(verbose: bool) -> int | str:
+    """Return Keras's word for progress bars: always with ``--verbose``, else on a terminal."""
+    return 1 if verbose else "auto"
+
+
+def choose_strategy(
+    ihvp: Ihvp, damping: str | None = None, samples: int | None = None
+) -> StrategySettings:
+    """Return the strategy that ``--ihvp``, ``--damping`` and ``--samples`` ask for.
+
+    Raises
+    ------
+    CommandError
+        If one of them cannot be used, or is of no use to the strategy.
+    """
+    if ihvp is Ihvp.identity:
+        _check_left_out(
+            {"--damping": damping, "--samples": samples},
+            "belongs to a Hessian, and --ihvp identity has none",
+            "--ihvp identity",
+        )
+        return StrategySettings(ihvp)
+    if samples is not None:
+        check_at_least_one("--samples", samples)
+    default = EXACT_DAMPING if ihvp is Ihvp.exact else None
+    value = default if damping is None else _parse_damping(damping, ihvp)
+    return StrategySettings(ihvp, value, samples)
+
+
+def choose_metric(
+    ihvp: Ihvp | None, damping: str | None, samples: int | None, curvature: Path | None
+) -> StrategySettings | Path:
+    """Return the strategy that the options ask for, or the file that takes its place.
+
+    Raises
+    ------
+    CommandError
+        If they ask for both, or for something that cannot be used.
+    """
+    if curvature is None:
+        return choose_strategy(ihvp or Ihvp.exact, damping, samples)
+    _check_left_out(
+        {"--ihvp": ihvp and ihvp.value, "--damping": damping, "--samples": samples},
+        "is settled in the file of --curvature",
+        f"--curvature {curvature}",
+    )
+    check_file("--curvature", curvature)
+    _check_suffix("--curvature", curvature)
+    return curvature
+
+
+def check_file(option: str, path: Path) -> Path:
+    """Return ``path`` if it is a file.
+
+    Raises
+    ------
+    CommandError
+        If it is not.
+    """
+    if path.is_file():
+        return path
+    what = "is a folder" if path.is_dir() else "does not exist"
+    message = f"{option} must be a file. Received: {str(path)!r}, which {what}."
+    raise CommandError(message)
+
+
+def check_model_file(path: Path) -> Path:
+    """Return ``path`` if ``--model`` may name a file so.
+
+    Raises
+    ------
+    CommandError
+        If it is missing, or of another format.
+    """
+    check_file("--model", path)
+    if path.suffix != ".keras":
+        # Safe mode is a promise for this format alone.
+        message = (
+            f"--model must be a `.keras` file. Received: {str(path)!r}. "
+            'Save the model with model.save("model.keras").'
+        )
+        raise CommandError(message)
+    return path
+
+
+def check_new_file(path: Path) -> Path:
+    """Return ``path`` if ``--out`` may name a file of a fitted strategy so; make its folder.
+
+    Raises
+    ------
+    CommandError
+        If it is a folder, has another suffix, or lies where no folder can be made.
+    """
+    _check_suffix("--out", path)
+    if path.is_dir():
+        message = f"--out must be a file. Received: {str(path)!r}, which is a folder."
+        raise CommandError(message)
+    make_folder(path.parent, "--out must lie in a folder that can be written")
+    return path
+
+
+def make_folder(path: Path, rule: str = "--out must be a folder that can be written") -> Path:
+    """Return ``path``, made if it is missing.
+
+    Raises
+    ------
+    CommandError
+        If it is a file, or cannot be made; ``rule`` says what it must be.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{rule}. Received: {str(path)!r}, which fails with: {error.strerror}."
+        raise CommandError(message) from error
+    return path
+
+
+def check_at_least_one(option: str, value: int) -> int:
+    """Return ``value`` if it is at least 1.
+
+    Raises
+    ------
+    CommandError
+        If it is not.
+    """
+    if value < 1:
+        message = f"{option} must be at least 1. Received: {value}."
+        raise CommandError(message)
+    return value
+
+
+def _check_left_out(given: Mapping[str, object], reason: str, beside: str) -> None:
+    """Refuse options, given as names and values, beside another that makes them meaningless."""
+    for option, value in given.items():
+        if value is not None:
+            message = (
+                f"{option} {reason}. Received: {option} {value} {beside}. Leave one of them out."
+            )
+            raise CommandError(message)
+
+
+def _check_suffix(option: str, path: Path) -> None:
+    if path.suffix != _FITTED_SUFFIX:
+        message = f"{option} must end in {_FITTED_SUFFIX}. Received: {str(path)!r}."
+        raise CommandError(message)
+
+
+def _parse_damping(text: str, ihvp: Ihvp) -> float | str:
+    if text == AUTO:
+        return AUTO
+    value = _number(text)
+    if not math.isfinite(value) or value < 0:
+        message = f"--damping must be auto, or finite and not negative. Received: {text}."
+        raise CommandError(message)
+    if value == 0 and ihvp in _NEED_DAMPING:
+        message = (
+            f"--damping must be auto or above 0 with --ihvp {ihvp.value}, which divides by it. "
+            f"Received: {text}."
+        )
+        raise CommandError(message)
+    return value
+
+
+def _number(text: str) -> float:
+    """Return the number that ``text`` spells, or NaN, which no rule admits."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,171 @@
+"""The training set as curvature operators read it: many times over, and in random draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..model.influence_model import BaseInfluenceModel
+from ..types import Batch
+from ..utils.datasets import batch_size_of, check_dataset, numbered_batches
+from ..utils.memory import available_bytes
+from ..utils.running import check_finite_inputs
+from .frozen import FrozenPart, find_frozen_part
+
+HELD_SHARE = 0.25
+"""Share of the free memory that held batches may take."""
+
+HELD_BYTES_WITHOUT_LIMIT = 2**30
+"""The same where the system does not tell how much memory is free."""
+
+SHUFFLE_BUFFER = 10_000
+"""Examples among which a random draw chooses if the training set is not held."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One batch.
+
+    Attributes
+    ----------
+    index
+        Its place in the dataset, from 0.
+    ids
+        The positions of its examples, int64, shape ``(b,)``.
+    batch
+        As the dataset yielded it.
+    features
+        What the frozen part of the model gives for it; empty if the whole model runs.
+    """
+
+    index: int
+    ids: np.ndarray
+    batch: Batch
+    features: tuple[tf.Tensor, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The number of examples."""
+        return len(self.ids)
+
+
+class CurvatureData:
+    """The batches of a dataset, held in memory where they fit, and read anew where they do not.
+
+    Where only late layers of the model are watched, the tensors that enter them are the same on
+    every pass. They are computed once, and held beside the batches.
+
+    Parameters
+    ----------
+    model
+        The wrapped model.
+    dataset
+        A batched dataset.
+    held_bytes
+        Bound on what is held; None means a quarter of the free memory.
+    """
+
+    def __init__(
+        self, model: BaseInfluenceModel, dataset: tf.data.Dataset, held_bytes: int | None = None
+    ) -> None:
+        check_dataset(dataset, "dataset", model.input_rank)
+        self._model = model
+        self._dataset = dataset
+        self._held_bytes = _default_bound() if held_bytes is None else held_bytes
+        self._held: list[Item] | None = None
+        self._num_examples: int | None = None
+        self._joined: Any = None
+        first = next(iter(numbered_batches(dataset)))[0]
+        search = find_frozen_part(model, first)
+        self.whole_model_because = search.reason
+        self.frozen: FrozenPart | None = search.part
+        self._read_first_time()
+
+    @property
+    def num_examples(self) -> int:
+        """The number n of examples, counted in the first pass."""
+        return int(self._num_examples or 0)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the batches are in memory."""
+        return self._held is not None
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield the batches in order."""
+        if self._held is not None:
+            yield from self._held
+            return
+        for index, (batch, ids) in enumerate(numbered_batches(self._dataset)):
+            yield Item(index, ids, batch)
+
+    def draws(self, batch_size: int, seed: int | None) -> Iterator[Item]:
+        """Yield random batches of examples for ever, the same ones for the same seed.
+
+        Parameters
+        ----------
+        batch_size
+            Examples in each; no example comes twice in one batch.
+        seed
+            Fixes the draws.
+        """
+        batch_size = min(batch_size, self.num_examples)
+        if self._held is None:
+            yield from self._drawn_from_dataset(batch_size, seed)
+            return
+        generator = np.random.default_rng(seed)
+        if self._joined is None:
+            parts = [(item.batch, item.features) for item in self._held]
+            self._joined = tf.nest.map_structure(lambda *t: tf.concat(t, axis=0), *parts)
+        index = 0
+        while True:
+            ids = generator.choice(self.num_examples, batch_size, replace=False)
+            rows = tf.constant(ids)
+            drawn = tf.nest.map_structure(lambda t, rows=rows: tf.gather(t, rows), self._joined)
+            yield Item(index, ids, *drawn)
+            index += 1
+
+    def _drawn_from_dataset(self, batch_size: int, seed: int | None) -> Iterator[Item]:
+        # TensorFlow draws from its global seed where none is given; NumPy does not.
+        seed = int(np.random.default_rng(seed).integers(2**31))
+        shuffled = self._dataset.unbatch().shuffle(SHUFFLE_BUFFER, seed=seed).repeat()
+        batches = shuffled.batch(batch_size, drop_remainder=True)
+        for index, batch in enumerate(batches):
+            yield Item(index, np.full(batch_size, -1), batch)
+
+    def _read_first_time(self) -> None:
+        """Count and check the examples, and hold what fits."""
+        held: list[Item] | None = []
+        total, count = 0, 0
+        for index, (batch, ids) in enumerate(numbered_batches(self._dataset)):
+            check_finite_inputs(batch, index, ids)
+            count += batch_size_of(batch)
+            if held is None:
+                continue
+            item = Item(index, ids, batch, self._features(batch))
+            total += _bytes_of((item.batch, item.features))
+            held.append(item)
+            if total > self._held_bytes:
+                held = None
+        if held is None and self.frozen is not None:
+            self.frozen = None
+            self.whole_model_because = "the features of the training set do not fit in memory"
+        self._held, self._num_examples = held, count
+
+    def _features(self, batch: Batch) -> tuple[tf.Tensor, ...]:
+        if self.frozen is None:
+            return ()
+        return tuple(self.frozen.compute(batch))
+
+
+def _default_bound() -> int:
+    free = available_bytes()
+    return HELD_BYTES_WITHOUT_LIMIT if free is None else int(HELD_SHARE * free)
+
+
+def _bytes_of(nest: Any) -> int:
+    return sum(int(np.prod(t.shape)) * t.dtype.size for t in tf.nest.flatten(nest))

@@ -1,0 +1,218 @@
+"""Passes over the data for Fisher matrices: sums of functions of the gradients, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from ..errors import NonFiniteError
+from ..gradients.batch_gradients import BatchGradients
+from ..gradients.engine import MAX_PROBES, GradientEngine
+from ..types import Batch
+from ..utils.datasets import numbered_batches
+from ..utils.kernels import Kernel
+from ..utils.memory import available_bytes
+from ..utils.progress import progress_bar
+from ..utils.running import call, check_finite_inputs
+from .data import HELD_BYTES_WITHOUT_LIMIT, HELD_SHARE
+from .sampling import expected_gradients, sampled_gradients
+
+FISHERS = ("true", "expected", "empirical")
+
+Parts: TypeAlias = tuple[int, ...]
+Factors: TypeAlias = dict[Parts, tuple[tf.Tensor, tf.Tensor]]
+"""By the variables of a block, its inputs ``(b, t, r)`` and output gradients ``(b, t, s)``."""
+
+Item: TypeAlias = tuple[int, np.ndarray, tuple]
+"""The number of a batch, the ids of its examples, and arguments of a kernel."""
+
+
+class HeldFactors:
+    """Inputs and output gradients of a whole pass, held for the next one if they fit in memory.
+
+    Parameters
+    ----------
+    max_bytes
+        Bound on what is held; None means a quarter of the free memory.
+    """
+
+    def __init__(self, max_bytes: int | None = None) -> None:
+        if max_bytes is None:
+            free = available_bytes()
+            max_bytes = HELD_BYTES_WITHOUT_LIMIT if free is None else int(HELD_SHARE * free)
+        self._left = max_bytes
+        self._items: list[tuple[int, np.ndarray, Factors]] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that was added is there."""
+        return self._left >= 0 and bool(self._items)
+
+    def add(self, index: int, ids: np.ndarray, factors: Factors) -> None:
+        """Hold the factors of a batch, or let go of all of them if they are too many."""
+        self._left -= sum(int(np.prod(t.shape)) * t.dtype.size for t in tf.nest.flatten(factors))
+        self._items.append((index, ids, factors))
+        if self._left < 0:
+            self._items.clear()
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray, Factors]]:
+        """Yield the number of a batch, the ids of its examples, and its factors."""
+        return iter(self._items)
+
+
+@dataclass(frozen=True)
+class FisherPass:
+    """Passes over the data, with the same draws of targets in each of them.
+
+    Attributes
+    ----------
+    engine
+        The gradient engine of the model.
+    dataset
+        A batched dataset.
+    fisher
+        ``"true"``: gradients for one draw of targets from the model for each example.
+        ``"expected"``: their exact expectation, at one backward pass for each output.
+        ``"empirical"``: gradients for the labels of the data.
+    seed
+        Fixes the draws, together with the number of the batch.
+    verbose
+        As in Keras.
+    """
+
+    engine: GradientEngine
+    dataset: tf.data.Dataset
+    fisher: str
+    seed: int
+    verbose: str | int
+
+    def settle_rules(self) -> None:
+        """Probe the layer rules before the first pass, which no layer may leave half-way."""
+        some = numbered_batches(self.dataset.take(MAX_PROBES), argument="train_dataset")
+        for index, (batch, ids) in enumerate(some):
+            check_finite_inputs(batch, index, ids)
+            self.engine.prepare(batch)
+
+    def total(
+        self,
+        name: tuple[Hashable, ...],
+        sums: Callable[..., tuple[dict[Parts, Any], Factors]],
+        description: str,
+        arguments: tuple = (),
+        held: HeldFactors | None = None,
+    ) -> tuple[dict[Parts, Any], int]:
+        """Add up a function of the gradients over all batches.
+
+        Parameters
+        ----------
+        name
+            Tells the function, and the Python values that it depends on, from others.
+        sums
+            Takes `BatchGradients` and the arguments; returns, by the variables of a block, nests
+            of tensors to be added up, and factors to be held; traceable.
+        description
+            What is being done, in a few words.
+        arguments
+            More arguments, nests of tensors.
+        held
+            Takes the factors.
+
+        Returns
+        -------
+        The sums, arrays in float64, and the number of gradients that they are taken over.
+
+        Raises
+        ------
+        NonFiniteError
+            If a batch gives NaN or infinity; the message names it.
+        """
+        engine, fisher = self.engine, self.fisher
+
+        def of_batch(batch: Batch, seed: tf.Tensor, *arguments: Any) -> tuple:
+            sets = _gradients(engine, batch, fisher, seed)
+            results = [sums(gradients, *arguments) for gradients in sets]
+            added = tf.nest.map_structure(lambda *t: tf.add_n(t), *[added for added, _ in results])
+            size = tf.shape(sets[0].losses)[0]
+            return added, _all_finite(added), size, [factors for _, factors in results]
+
+        def items() -> Iterator[Item]:
+            ahead = self.dataset.prefetch(tf.data.AUTOTUNE)
+            batches = numbered_batches(ahead, argument="train_dataset")
+            for index, (batch, ids) in enumerate(batches):
+                check_finite_inputs(batch, index, ids)
+                seed = tf.constant([self.seed, index], tf.int64)
+                yield index, ids, (batch, seed, *arguments)
+
+        kernel = engine.kernel((*name, fisher), of_batch)
+        return self._added_up(kernel, items(), description, held)
+
+    def total_of_held(
+        self,
+        held: HeldFactors,
+        sums: Callable[..., dict[Parts, Any]],
+        description: str,
+        arguments: tuple = (),
+    ) -> tuple[dict[Parts, Any], int]:
+        """Add up a function of `Factors` and the arguments over what is held, as `total` does."""
+
+        def of_factors(factors: Factors, *arguments: Any) -> tuple:
+            added = sums(factors, *arguments)
+            size = tf.shape(next(iter(factors.values()))[0])[0]
+            return added, _all_finite(added), size, [{}]
+
+        kernel = self.engine.kernel((sums.__qualname__, "of held factors"), of_factors)
+        items = ((index, ids, (factors, *arguments)) for index, ids, factors in held)
+        return self._added_up(kernel, items, description)
+
+    def _added_up(
+        self,
+        kernel: Kernel,
+        items: Iterable[Item],
+        description: str,
+        held: HeldFactors | None = None,
+    ) -> tuple[dict[Parts, Any], int]:
+        total: dict[Parts, Any] = {}
+        count = 0
+        for index, ids, arguments in progress_bar(items, description, verbose=self.verbose):
+            added, finite, size, factors = call(kernel, index, ids, arguments)
+            if not bool(finite):
+                message = (
+                    "The curvature must be finite. Received: NaN or infinity from batch "
+                    f"{index} (examples {ids[0]} to {ids[-1]}). Check its inputs and labels, and "
+                    "that the model's weights are finite."
+                )
+                raise NonFiniteError(message)
+            total = _accumulated(total, added)
+            count += int(size) * len(factors)
+            if held is not None:
+                for part in factors:
+                    held.add(index, ids, part)
+        return total, count
+
+
+def _gradients(
+    engine: GradientEngine, batch: Batch, fisher: str, seed: tf.Tensor
+) -> list[BatchGradients]:
+    if fisher == "true":
+        return [sampled_gradients(engine, batch, seed)]
+    if fisher == "expected":
+        return expected_gradients(engine, batch)
+    return [engine.gradients(batch)]
+
+
+def _all_finite(nest: Any) -> tf.Tensor:
+    return tf.reduce_all(
+        [tf.math.is_finite(tf.reduce_sum(tensor)) for tensor in tf.nest.flatten(nest)]
+    )
+
+
+def _accumulated(total: Any, added: Any) -> Any:
+    arrays = tf.nest.map_structure(lambda tensor: tensor.numpy(), added)
+    if not total:
+        return tf.nest.map_structure(lambda array: np.array(array, np.float64), arrays)
+    # In place: these are the largest arrays of the fit, and there is an addition for each batch.
+    return tf.nest.map_structure(lambda sum_, array: np.add(sum_, array, out=sum_), total, arrays)

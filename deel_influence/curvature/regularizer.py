@@ -1,0 +1,45 @@
+"""Products with the Hessian of the model's regularisers."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from ..linalg.linear_operator import LinearOperator
+from ..model.influence_model import BaseInfluenceModel
+
+
+class RegularizerOperator(LinearOperator):
+    """``v ↦ ∇²R(θ) v``.
+
+    Parameters
+    ----------
+    model
+        The wrapped model.
+    """
+
+    def __init__(self, model: BaseInfluenceModel) -> None:
+        super().__init__(model.nb_params, model.dtype)
+        self._model = model
+
+    def _apply(self, vectors: tf.Tensor) -> tf.Tensor:
+        if not has_regularizer(self._model):
+            return tf.zeros_like(vectors)
+        values = [v.value for v in self._model.weights]
+        with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
+            tape.watch(values)
+            gradient = self._model.regularization_gradient()
+
+        def along(vector: tf.Tensor) -> tf.Tensor:
+            parts = tape.gradient(
+                gradient, values, output_gradients=vector, unconnected_gradients="zero"
+            )
+            return self._model.layout.flatten(
+                [tf.cast(tf.convert_to_tensor(part), self.dtype) for part in parts]
+            )
+
+        return tf.stack([along(vector) for vector in tf.unstack(vectors)])
+
+
+def has_regularizer(model: BaseInfluenceModel) -> bool:
+    """Tell whether any watched variable is regularised."""
+    return any(v.regularizer is not None for v in model.weights)

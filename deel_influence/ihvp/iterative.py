@@ -1,0 +1,85 @@
+"""What the strategies share that solve anew for each batch, and can fail to converge."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from ..errors import ConvergenceError, ConvergenceWarning
+from ..linalg.checks import check_count, check_positive
+from ..linalg.result import SolveResult
+from ..model.influence_model import BaseInfluenceModel
+from .operator import OperatorIHVP
+
+ON_FAILURE = ("warn", "raise")
+
+
+class IterativeIHVP(OperatorIHVP):
+    """Base class of strategies that go over the data for every batch of right-hand sides.
+
+    To be implemented by subclasses: `_iterate` and `_remedy`.
+
+    Attributes
+    ----------
+    last_result
+        What the last solve returned: steps, residuals and convergence of each right-hand side.
+    """
+
+    traceable: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = True
+    last_result: SolveResult | None = None
+
+    def __init__(
+        self,
+        model: BaseInfluenceModel,
+        train_dataset: tf.data.Dataset | None,
+        config: Mapping[str, Any],
+    ) -> None:
+        if config["on_failure"] not in ON_FAILURE:
+            message = (
+                f"Argument `on_failure` must be one of {ON_FAILURE}. "
+                f"Received: {config['on_failure']!r}."
+            )
+            raise ValueError(message)
+        check_positive("tolerance", config["tolerance"])
+        check_count("n_opt_iters", config["n_opt_iters"])
+        super().__init__(model, train_dataset, config)
+
+    @abstractmethod
+    def _iterate(self, vectors: tf.Tensor) -> SolveResult:
+        """Solve ``H x = v`` for every row v of vectors ``(k, p)``."""
+
+    @abstractmethod
+    def _remedy(self, result: SolveResult) -> str:
+        """Say what to change where a solve did not converge, in a sentence."""
+
+    def solve_with_report(self, vectors: tf.Tensor) -> SolveResult:
+        """Solve for every row of ``vectors`` ``(k, p)``, and return how far it can be trusted.
+
+        Unlike `solve` it neither warns nor raises where a right-hand side does not converge.
+        """
+        self.last_result = self._iterate(self._checked(vectors))
+        return self.last_result
+
+    def _solve(self, vectors: tf.Tensor) -> tf.Tensor:
+        result = self.solve_with_report(vectors)
+        if not result.all_converged:
+            self._report(result)
+        return result.solution
+
+    def _report(self, result: SolveResult) -> None:
+        failed = ~result.converged
+        message = (
+            f"{type(self).__name__}: {int(failed.sum())} of {len(failed)} right-hand sides did "
+            f"not converge: {result.reason}. Their relative residuals reach "
+            f"{np.max(result.residual_norm[failed]):.2g} after {int(result.num_steps.max())} "
+            f"steps, where {self.config['tolerance']:g} was asked for. {self._remedy(result)}"
+        )
+        if self.config["on_failure"] == "raise":
+            raise ConvergenceError(message)
+        warnings.warn(message, ConvergenceWarning, stacklevel=4)

@@ -1,0 +1,133 @@
+"""The inverse of the curvature by LiSSA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ..linalg.lissa import lissa
+from ..linalg.result import SolveResult
+from ..model.influence_model import BaseInfluenceModel
+from .iterative import IterativeIHVP
+
+
+class LissaIHVP(IterativeIHVP):
+    """Solve ``H x = g`` by the Neumann series ``x ← x + (g - H_t x) / scale`` [1]_ [2]_.
+
+    H_t is the curvature of a mini-batch, drawn anew for every step, so that a step costs a product
+    with ``batch_size`` examples whatever n is; or H itself with ``batch_size=None``, where the
+    iteration stops at the tolerance. It converges if the scale exceeds half the largest
+    eigenvalue of every H_t and H is positive definite; what diverges is reported.
+
+    Parameters
+    ----------
+    model
+        The wrapped model.
+    extractor_layer, feature_extractor
+        Without effect, kept for users of Influenciae; see `ConjugateGradientDescentIHVP`.
+    train_dataset
+        The batched training set.
+    n_opt_iters
+        Steps at most.
+    damping
+        Added to the diagonal of H itself, whatever the scale: a number, ``"auto"`` (see
+        `OperatorIHVP`), or one number for each watched layer.
+    scale
+        None estimates it from the largest eigenvalue.
+    batch_size
+        Examples in each step; None takes all of them.
+    num_repeats
+        How many solves are averaged against the noise of mini-batches.
+    curvature
+        ``"hessian"``, ``"gauss_newton"``, ``"fisher"`` or ``"empirical_fisher"``.
+    tolerance
+        Relative residual at which a right-hand side has converged.
+    regularizer
+        Whether the Hessian of the model's regularisers belongs to H.
+    n_samples_for_hessian
+        How many examples to draw for C; None takes all.
+    shuffle_buffer_size
+        Without effect: the draw is uniform over the whole dataset.
+    seed
+        Fixes all random choices.
+    on_failure
+        ``"warn"`` or ``"raise"`` where a right-hand side does not converge.
+
+    Raises
+    ------
+    ConvergenceError
+        With ``on_failure="raise"``, where a right-hand side does not converge.
+
+    Warns
+    -----
+    ConvergenceWarning
+        With ``on_failure="warn"``; a right-hand side that diverged gives zeros.
+
+    References
+    ----------
+    .. [1] N. Agarwal, B. Bullins, E. Hazan. Second-Order Stochastic Optimization for Machine
+       Learning in Linear Time. JMLR 2017.
+    .. [2] P. W. Koh, P. Liang. Understanding Black-box Predictions via Influence Functions. ICML
+       2017.
+    """
+
+    name = "lissa"
+
+    def __init__(
+        self,
+        model: BaseInfluenceModel,
+        extractor_layer: Any = None,
+        train_dataset: tf.data.Dataset | None = None,
+        n_opt_iters: int = 1000,
+        feature_extractor: Any = None,  # noqa: ARG002 - kept for users of Influenciae
+        damping: Any = "auto",
+        scale: float | None = None,
+        *,
+        batch_size: int | None = None,
+        num_repeats: int = 1,
+        curvature: str = "hessian",
+        tolerance: float = 0.05,
+        regularizer: bool = True,
+        n_samples_for_hessian: int | None = None,
+        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
+        seed: int | None = None,
+        on_failure: str = "warn",
+    ) -> None:
+        if train_dataset is None and isinstance(extractor_layer, tf.data.Dataset):
+            train_dataset = extractor_layer
+        config = {
+            "n_opt_iters": n_opt_iters,
+            "damping": damping,
+            "scale": scale,
+            "batch_size": batch_size,
+            "num_repeats": num_repeats,
+            "curvature": curvature,
+            "tolerance": tolerance,
+            "regularizer": regularizer,
+            "n_samples_for_hessian": n_samples_for_hessian,
+            "seed": seed,
+            "on_failure": on_failure,
+        }
+        super().__init__(model, train_dataset, config)
+
+    def _iterate(self, vectors: tf.Tensor) -> SolveResult:
+        return lissa(
+            self.step_operators(self.config["batch_size"], self.config["seed"]),
+            vectors,
+            damping=self.damping_or_vector,
+            scale=self.config["scale"],
+            num_steps=self.config["n_opt_iters"],
+            num_repeats=self.config["num_repeats"],
+            tolerance=self.config["tolerance"],
+            full_operator=self.undamped_operator,
+            seed=self.config["seed"],
+        )
+
+    def _remedy(self, result: SolveResult) -> str:
+        if "grew" in result.reason:
+            return "Those that diverged are returned as zeros."
+        return (
+            "Pass a larger `n_opt_iters`, `batch_size` or `num_repeats`, a larger `damping` (now "
+            f"{self.damping:.2g}), or use ihvp_calculator='cgd', which needs far fewer products."
+        )

@@ -1,0 +1,193 @@
+"""The exact inverse of the Gauss-Newton matrix of few examples, through their Gram matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..curvature.regularizer import RegularizerOperator, has_regularizer
+from ..curvature.sampling import expected_gradients
+from ..errors import CurvatureSizeError, UnsupportedModelError
+from ..gradients.engine import GradientEngine
+from ..linalg.linear_operator import LinearOperator
+from ..linalg.low_rank import LowRank
+from ..model.influence_model import BaseInfluenceModel
+from ..types import Batch
+from ..utils.memory import available_bytes, human_bytes
+from ..utils.running import call
+from .damping import automatic_damping, damping_vector
+from .low_rank import LowRankIHVP
+
+
+class WoodburyIHVP(LowRankIHVP):
+    """Invert the Gauss-Newton matrix exactly, by an N×N problem where N = n·c is below p.
+
+    With the rows ``G = [B_iᵀ J_i]`` of all n examples and c outputs, ``(1/n) Gᵀ G`` is the
+    Gauss-Newton matrix, and its eigenvectors are those of the Gram matrix ``(1/n) G Gᵀ``, mapped
+    by G. Woodbury's identity then gives the inverse of the damped matrix. An L2 regulariser adds
+    to the damping of each parameter.
+
+    Parameters
+    ----------
+    model
+        The wrapped model.
+    train_dataset
+        The batched training set.
+    rank
+        Keep the largest eigenvalues only, which projects the Gram matrix on its leading
+        eigenvectors; None keeps all, and is exact.
+    damping
+        Added to the diagonal: a number, ``"auto"`` (a tenth of the mean eigenvalue), or one number
+        for each watched layer. With 0, and no regulariser, it is the pseudo-inverse.
+    regularizer
+        Whether the Hessian of the model's regularisers belongs to H; it must be diagonal.
+    n_samples_for_hessian
+        How many examples to draw; None takes all.
+    shuffle_buffer_size
+        Without effect: the draw is uniform over the whole dataset.
+    seed
+        Fixes the draw of examples.
+
+    Raises
+    ------
+    CurvatureSizeError
+        If the rows do not fit in the free memory.
+    UnsupportedModelError
+        If the regulariser's Hessian is not diagonal.
+
+    References
+    ----------
+    .. [1] Y. Ren, D. Goldfarb. Efficient Subsampled Gauss-Newton and Natural Gradient Methods for
+       Training Neural Networks. arXiv 1906.02353, 2019.
+    """
+
+    name = "woodbury"
+
+    def __init__(
+        self,
+        model: BaseInfluenceModel,
+        train_dataset: tf.data.Dataset | None = None,
+        rank: int | None = None,
+        *,
+        damping: Any = "auto",
+        regularizer: bool = True,
+        n_samples_for_hessian: int | None = None,
+        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
+        seed: int | None = None,
+    ) -> None:
+        config = {
+            "rank": rank,
+            "damping": damping,
+            "regularizer": regularizer,
+            "n_samples_for_hessian": n_samples_for_hessian,
+            "seed": seed,
+        }
+        super().__init__(model, train_dataset, config)
+
+    @property
+    def curvature(self) -> str:
+        """The name of the curvature, always ``"gauss_newton"``."""
+        return "gauss_newton"
+
+    def _automatic_damping(self) -> float:
+        squares = float(tf.reduce_sum(tf.square(tf.cast(self._rows, tf.float64))))
+        return automatic_damping(squares / self.model.nb_params)
+
+    @cached_property
+    def _rows(self) -> tf.Tensor:
+        """``G/√n``, shape ``(N, p)``; held until the fit is done."""
+        engine, count = self.engine, 0
+        parts: list[tf.Tensor] = []
+        for item in self.loss_operator.data:
+            engine.prepare(item.batch)
+            kernel = engine.kernel("gauss_newton_rows", _rows_function(engine))
+            rows = call(kernel, item.index, item.ids, (item.batch,))
+            if not parts:
+                _check_memory(rows, item.size, self.loss_operator.num_examples)
+            parts.append(rows)
+            count += item.size
+        return tf.concat(parts, axis=0) / np.sqrt(count)
+
+    def _fit(self) -> None:
+        diagonal = damping_vector(self.damping_values, self.model.layout)
+        if self.config["regularizer"] and has_regularizer(self.model):
+            diagonal = diagonal + _diagonal_of_regularizer(self.model)
+        self._diagonal = diagonal
+        self._set_scale(diagonal)
+        self.low_rank = self._eigenpairs()
+        del self.__dict__["_rows"]
+
+    def _eigenpairs(self) -> LowRank:
+        rows = self._rows if self._scale is None else self._rows * self._scale
+        # G Gᵀ and Gᵀ G have the same eigenvalues above 0; the smaller of them is decomposed.
+        is_wide = rows.shape[0] <= rows.shape[1]
+        gram = tf.matmul(rows, rows, transpose_a=not is_wide, transpose_b=is_wide)
+        gram = gram.numpy().astype(np.float64)
+        values, vectors = np.linalg.eigh((gram + gram.T) / 2)
+        precision = len(gram) * np.finfo(self.model.dtype.as_numpy_dtype).eps
+        kept = np.flatnonzero(values > precision * max(values[-1], 0.0))[::-1]
+        kept = kept[: self.config["rank"]]
+        values, basis = values[kept], vectors[:, kept].T
+        if not is_wide:
+            return LowRank(tf.constant(basis, self.model.dtype), values)
+        basis = tf.constant(basis / np.sqrt(values)[:, None], self.model.dtype)
+        return LowRank(tf.matmul(basis, rows), values)
+
+    def _approximate(self, operator: LinearOperator) -> LowRank:  # noqa: ARG002
+        return self._eigenpairs()
+
+    def _state(self) -> dict[str, np.ndarray]:
+        return {**super()._state(), "diagonal": self._diagonal}
+
+    def _restore(self, state: Mapping[str, np.ndarray]) -> None:
+        super()._restore(state)
+        self._diagonal = state["diagonal"]
+        self._set_scale(self._diagonal)
+
+
+def _rows_function(engine: GradientEngine) -> Any:
+    def rows(batch: Batch) -> tf.Tensor:
+        columns = [gradients.materialize() for gradients in expected_gradients(engine, batch)]
+        return tf.concat(columns, axis=0) / np.sqrt(len(columns))
+
+    return rows
+
+
+def _check_memory(rows: tf.Tensor, batch_size: int, num_examples: int) -> None:
+    total = int(rows.shape[0]) * num_examples // batch_size
+    # The rows, their images under the eigenvectors, and the smaller Gram matrix with its own.
+    p = int(rows.shape[1])
+    needed = 3 * total * p * rows.dtype.size + 3 * 8 * min(total, p) ** 2
+    free = available_bytes()
+    if free is not None and needed > free:
+        message = (
+            f"The {total} rows of {num_examples} examples need about {human_bytes(needed)} of "
+            f"memory, and {human_bytes(free)} are free. Pass n_samples_for_hessian=, watch fewer "
+            "layers, or use ihvp_calculator='ekfac', which needs no rows."
+        )
+        raise CurvatureSizeError(message)
+
+
+def _diagonal_of_regularizer(model: BaseInfluenceModel) -> np.ndarray:
+    """Return the diagonal ``(p,)`` of the regulariser's Hessian, which has nothing else.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it has: an orthogonality penalty, for one.
+    """
+    operator = RegularizerOperator(model)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (1, model.nb_params))
+    probes = tf.constant(np.concatenate([np.ones((1, model.nb_params)), signs]), model.dtype)
+    diagonal, probed = operator.apply(probes).numpy().astype(np.float64)
+    if not np.allclose(probed, diagonal * signs[0], rtol=1e-3, atol=1e-5 * np.abs(diagonal).max()):
+        message = (
+            "WoodburyIHVP needs regularisers with a diagonal Hessian, such as L2. Received: one "
+            "that couples parameters. Pass regularizer=False, or use another strategy."
+        )
+        raise UnsupportedModelError(message)
+    return diagonal

@@ -1,0 +1,103 @@
+"""An operator of low rank, known by its eigenvalues and eigenvectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from .orthogonal import rounding
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """``A = Uᵀ diag(λ) W``, where the rows of U are eigenvectors, and W = U if A is symmetric.
+
+    Attributes
+    ----------
+    vectors
+        The rows U, shape ``(r, p)``; orthonormal where ``left_vectors`` is None.
+    values
+        The eigenvalues λ, float64, shape ``(r,)``.
+    left_vectors
+        The left eigenvectors W of an operator that is not symmetric, with ``W Uᵀ = I``, shape
+        ``(r, p)``; None for a symmetric one.
+    """
+
+    vectors: tf.Tensor
+    values: np.ndarray
+    left_vectors: tf.Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """The number r."""
+        return int(self.vectors.shape[0])
+
+    @property
+    def size(self) -> int:
+        """The number p."""
+        return int(self.vectors.shape[1])
+
+    def apply(self, vectors: tf.Tensor) -> tf.Tensor:
+        """Return ``A v`` for every row of ``vectors``, shape ``(k, p)``."""
+        return self._weighted(vectors, self.values)
+
+    def solve(self, vectors: tf.Tensor, damping: float) -> tf.Tensor:
+        """Return ``(A + damping·I)⁻¹ v`` for every row of ``vectors``, shape ``(k, p)``.
+
+        This is Woodbury's identity in the eigenbasis, ``(v - Uᵀ diag(λ/(λ+damping)) W v)
+        / damping``; what is orthogonal to the eigenvectors is divided by the damping alone.
+
+        Parameters
+        ----------
+        vectors
+            Right-hand sides, shape ``(k, p)``.
+        damping
+            A number above 0.
+
+        Raises
+        ------
+        ValueError
+            If the damping is not above 0, or cancels a negative eigenvalue.
+        """
+        shifted = self.values + damping
+        scale = np.abs(self.values).max(initial=0.0)
+        if not damping > 0 or np.any(np.abs(shifted) <= 10 * rounding(tf.float64) * scale):
+            message = (
+                "Argument `damping` must be above 0 and must not be the negative of an "
+                f"eigenvalue. Received: damping={damping!r}, eigenvalues from "
+                f"{self.values.min(initial=0.0):.3g} to {self.values.max(initial=0.0):.3g}. "
+                "Use `pseudo_solve` to invert within the eigenvectors alone."
+            )
+            raise ValueError(message)
+        return (vectors - self._weighted(vectors, self.values / shifted)) / damping
+
+    def pseudo_solve(
+        self, vectors: tf.Tensor, damping: float = 0.0, rcond: float = 1e-6
+    ) -> tf.Tensor:
+        """Return ``Uᵀ diag(1/(λ+damping)) W v`` for every row of ``vectors``, shape ``(k, p)``.
+
+        What is orthogonal to the eigenvectors is dropped.
+
+        Parameters
+        ----------
+        vectors
+            Right-hand sides, shape ``(k, p)``.
+        damping
+            Added to the eigenvalues.
+        rcond
+            Directions with ``|λ + damping| <= rcond · max |λ + damping|`` are dropped too.
+        """
+        return self._weighted(vectors, self.inverse_values(damping, rcond))
+
+    def inverse_values(self, damping: float = 0.0, rcond: float = 1e-6) -> np.ndarray:
+        """Return ``1/(λ + damping)``, 0 where `pseudo_solve` drops a direction, shape ``(r,)``."""
+        shifted = self.values + damping
+        kept = np.abs(shifted) > rcond * np.abs(shifted).max(initial=0.0)
+        return np.where(kept, 1.0 / np.where(kept, shifted, 1.0), 0.0)
+
+    def _weighted(self, vectors: tf.Tensor, weights: np.ndarray) -> tf.Tensor:
+        left = self.vectors if self.left_vectors is None else self.left_vectors
+        components = tf.matmul(tf.cast(vectors, left.dtype), left, transpose_b=True)
+        return tf.matmul(components * tf.constant(weights, left.dtype), self.vectors)

@@ -1,0 +1,84 @@
+"""Fitted strategies on disk: what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from deel_influence.errors import SavedCurvatureError
+from deel_influence.ihvp import (
+    EKFACIHVP,
+    KFACIHVP,
+    ArnoldiIHVP,
+    ExactIHVP,
+    IHVPCalculator,
+    InverseHessianVectorProduct,
+    NystromIHVP,
+)
+from deel_influence.model import BaseInfluenceModel
+from tests.ihvp.problems import batches, convex, right_hand_sides, skips
+from tests.oracles import assert_close
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+SAMPLED = [m.value for m in IHVPCalculator if m.value.name != "identity"]
+
+
+@pytest.mark.parametrize("strategy", SAMPLED, ids=lambda s: s.name)
+def test_what_was_saved_is_loaded_with_the_same_products(strategy, tmp_path):
+    model = skips()
+    options = {"curvature": "gauss_newton"} if strategy in (NystromIHVP, ArnoldiIHVP) else {}
+    fitted = strategy(model, train_dataset=batches(), damping=[1.0, 0.5, 0.7], seed=1, **options)
+    path = fitted.save(tmp_path / "curvature")
+    loaded = InverseHessianVectorProduct.load(path, model, batches())
+    assert type(loaded) is strategy
+    assert json.dumps(loaded.get_config()) == json.dumps(fitted.get_config())
+    vectors = right_hand_sides(model)
+    assert_close(loaded.solve(vectors), fitted.solve(vectors), 1e-10)
+    assert_close(loaded.multiply(vectors), fitted.multiply(vectors), 1e-10)
+
+
+@pytest.mark.parametrize("strategy", [s for s in SAMPLED if s.needs_data], ids=lambda s: s.name)
+def test_a_strategy_that_goes_over_the_data_asks_for_them_when_loaded(strategy, tmp_path):
+    model = convex()
+    path = strategy(model, train_dataset=batches(), damping=0.5).save(tmp_path / "c.npz")
+    with pytest.raises(ValueError, match=r"go over the training set.*`train_dataset=`"):
+        InverseHessianVectorProduct.load(path, model)
+
+
+def test_a_file_is_refused_for_other_weights_loss_or_layers(tmp_path):
+    model = skips()
+    path = EKFACIHVP(model, batches(), seed=0).save(tmp_path / "c")
+    last = model.model.layers[-1]
+    last.kernel.assign_add(last.kernel * 0.001)
+    with pytest.raises(SavedCurvatureError, match="other weights"):
+        EKFACIHVP.load(path, model)
+    with pytest.raises(SavedCurvatureError, match=r"another loss .*mean_squared_error"):
+        EKFACIHVP.load(path, BaseInfluenceModel(model.model, loss_function="mse"))
+    head = BaseInfluenceModel(model.model, last.kernel, model.loss_function.loss)
+    with pytest.raises(SavedCurvatureError, match="other watched layers"):
+        EKFACIHVP.load(path, head)
+    with pytest.raises(SavedCurvatureError, match="must hold a fitted KFACIHVP.*'ekfac'"):
+        KFACIHVP.load(path, model)
+
+
+def test_a_file_that_is_missing_or_corrupt_is_refused(tmp_path):
+    model = convex()
+    with pytest.raises(SavedCurvatureError, match="no file"):
+        ExactIHVP.load(tmp_path / "nothing", model)
+    path = ExactIHVP(model, batches(), damping=0.1).save(tmp_path / "c")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(SavedCurvatureError, match="cannot be read"):
+        ExactIHVP.load(path, model)
+
+
+def test_a_file_without_one_of_its_arrays_is_refused(tmp_path):
+    model = convex()
+    path = ExactIHVP(model, batches(), damping=0.1).save(tmp_path / "c")
+    with np.load(path) as file:
+        kept = {name: file[name] for name in file.files if name != "eigenvalues"}
+    np.savez(path, **kept)
+    with pytest.raises(SavedCurvatureError, match="must hold all arrays .*'eigenvalues'"):
+        ExactIHVP.load(path, model)

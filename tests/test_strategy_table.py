@@ -1,0 +1,47 @@
+"""The measured table in the documentation says what the benchmark wrote."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deel_influence.ihvp import IHVPCalculator
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def table() -> dict[str, Any]:
+    """The functions that make the table."""
+    return runpy.run_path(str(ROOT / "benchmarks" / "strategy_table.py"), run_name="strategy_table")
+
+
+def test_the_page_holds_the_table_that_the_measurements_make(table: dict[str, Any]):
+    assert table["table_on_page"]() == table["markdown"](table["read_result"]())
+
+
+def test_every_strategy_was_measured_on_every_problem(table: dict[str, Any]):
+    names = {member.value.name for member in IHVPCalculator}
+    for problem in table["read_result"]()["problems"].values():
+        assert {row["strategy"] for row in problem["strategies"]} == names
+
+
+def test_every_strategy_has_a_page():
+    pages = {page.stem for page in (ROOT / "docs" / "strategies").glob("*.md")}
+    assert pages == {member.value.name for member in IHVPCalculator} | {"index"}
+
+
+def test_a_changed_measurement_changes_the_table(table: dict[str, Any], tmp_path: Path):
+    result = table["read_result"]()
+    page = tmp_path / "index.md"
+    page.write_text(f"before\n{table['BEGIN']}\nold\n{table['END']}\nafter\n", encoding="utf-8")
+    next(iter(result["problems"].values()))["strategies"][0]["fit_seconds"] = 1234.0
+    table["update_page"](result, page)
+    text = page.read_text(encoding="utf-8")
+    assert "1234 s" in text
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
