@@ -65,6 +65,7 @@ def _of_problem(problem: dict[str, Any]) -> str:
         "self",
         "error",
         "Spearman",
+        "Pearson, self",
         *(f"Pearson, {damping:g}" for damping in sorted(problem["dampings"])),
     )
     aligned = ("---", "---", *("---:",) * (len(columns) - 2))
@@ -83,6 +84,7 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
         _seconds(row["self_influence_seconds"]),
         f"{first['error']:.2g}" if first["error"] >= 5e-4 else "0",
         f"{first['spearman']:.3f}",
+        f"{row['self_influence_pearson']:.3f}",
         *(f"{at['pearson']:.3f}" + _unless_converged(at) for at in by_damping),
     )
 

@@ -72,7 +72,7 @@ class MissingExtraError(DeelInfluenceError, ImportError):
 
 
 class CurvatureWarning(UserWarning):
-    """The curvature says that the weights are no minimum of the training objective."""
+    """The curvature is not what a strategy needs: indefinite, or known by its diagonal only."""
 
 
 class ConvergenceWarning(UserWarning):

@@ -37,11 +37,13 @@ def test_every_strategy_has_a_page():
 def test_a_changed_measurement_changes_the_table(table: dict[str, Any], tmp_path: Path):
     result = table["read_result"]()
     page = tmp_path / "index.md"
-    page.write_text(f"before\n{table['BEGIN']}\nold\n{table['END']}\nafter\n", encoding="utf-8")
+    page.write_text(
+        f"before\n{table['BEGIN']}\nstale rows\n{table['END']}\nafter\n", encoding="utf-8"
+    )
     next(iter(result["problems"].values()))["strategies"][0]["fit_seconds"] = 1234.0
     table["update_page"](result, page)
     text = page.read_text(encoding="utf-8")
     assert "1234 s" in text
-    assert "old" not in text
+    assert "stale rows" not in text
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import MissingExtraError
-from ..utils.files import save_arrays
+from ..utils.files import npz_path, save_arrays
 from ..utils.top_k import ORDER, BatchSort
 
 if TYPE_CHECKING:
@@ -71,12 +71,12 @@ class Scores:
 
     def save(self, path: str | Path) -> Path:
         """Write the scores to an ``.npz`` file, which appears whole or not at all."""
-        path = Path(path).with_suffix(".npz")
+        path = npz_path(path)
         save_arrays(path, ids=self.ids, values=self.values)
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
         """Read what `save` wrote."""
-        with np.load(Path(path).with_suffix(".npz"), allow_pickle=False) as file:
+        with np.load(npz_path(path), allow_pickle=False) as file:
             return cls(file["ids"], file["values"])

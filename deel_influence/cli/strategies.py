@@ -174,7 +174,8 @@ def eigenvalues_of(strategy: InverseHessianVectorProduct) -> str | None:
     if isinstance(strategy, ExactIHVP):
         return f"{_span(strategy.eigenvalues)}, damping included"
     if isinstance(strategy, LowRankIHVP):
-        return f"{_span(strategy.eigenvalues)} of the {strategy.rank} kept, without damping"
+        unit = "without damping" if strategy.is_evenly_damped else "in units of the damping"
+        return f"{_span(strategy.eigenvalues)} of the {strategy.rank} kept, {unit}"
     if isinstance(strategy, KroneckerIHVP):
         values = [block.values.ravel() for block in strategy.curvature.blocks]
         return f"{_span(np.concatenate(values))}, without damping"

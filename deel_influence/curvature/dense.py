@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from ..errors import NonFiniteError, UnsupportedModelError
+from ..errors import NonFiniteError
 from ..gradients.engine import GradientEngine
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch
@@ -16,6 +16,7 @@ from ..utils.datasets import batch_size_of, check_dataset, numbered_batches
 from ..utils.progress import progress_bar
 from ..utils.running import call, check_finite_inputs, quiet_tensorflow
 from .closed_form import assemble_closed_form, closed_form_of_batch, has_closed_form
+from .sampling import expected_gradients
 
 KINDS = ("hessian", "gauss_newton")
 
@@ -158,42 +159,10 @@ def _jacobian(tape: tf.GradientTape, target: tf.Tensor, sources: list) -> list[t
 
 
 def _gauss_newton_of_batch(engine: GradientEngine, batch: Batch) -> tf.Tensor:
-    """Return ``Σ_i J_iᵀ S_i J_i``, shape ``(p, p)``.
-
-    With a factor ``S_i = B_i B_iᵀ`` it is the Gram matrix of the gradients with cotangents ``B_i``,
-    which the gradient engine computes column by column.
-    """
-    with (
-        tf.GradientTape(watch_accessed_variables=False, persistent=True) as taps_tape,
-        tf.GradientTape(watch_accessed_variables=False) as outer,
-    ):
-        with tf.GradientTape(watch_accessed_variables=False) as inner:
-            forward, logits = engine.forward_to_logits(batch, [taps_tape], [outer, inner])
-            total = tf.reduce_sum(forward.losses)
-        residual = inner.gradient(total, logits)
-    if logits.shape.rank is None or not logits.shape[1:].is_fully_defined():
-        message = (
-            "The Gauss-Newton matrix needs outputs of a known shape (b, c). Received: "
-            f"{logits.shape}. Use curvature='hessian'."
-        )
-        raise UnsupportedModelError(message)
-    curvature = outer.batch_jacobian(residual, logits)
-    size = int(np.prod(logits.shape[1:]))
-    factor = _square_root(tf.reshape(curvature, (-1, size, size)))
-    flat = [tap.output for taps in forward.taps for tap in taps]
-    total_matrix = tf.zeros((engine.model.nb_params,) * 2, engine.model.dtype)
-    for column in range(size):
-        cotangent = tf.cast(tf.reshape(factor[:, :, column], tf.shape(logits)), logits.dtype)
-        deltas = taps_tape.gradient(
-            logits, flat, output_gradients=cotangent, unconnected_gradients="zero"
-        )
-        rows = engine.assemble(batch, forward, deltas, cotangent).materialize()
-        total_matrix += tf.matmul(rows, rows, transpose_a=True)
-    return total_matrix
-
-
-def _square_root(matrices: tf.Tensor) -> tf.Tensor:
-    """Return B with ``B Bᵀ`` the positive part of symmetric matrices ``(b, s, s)``."""
-    matrices = (matrices + tf.linalg.matrix_transpose(matrices)) / 2
-    eigenvalues, vectors = tf.linalg.eigh(matrices)
-    return vectors * tf.sqrt(tf.maximum(eigenvalues, 0.0))[:, None, :]
+    """Return ``Σ_i J_iᵀ S_i J_i``, shape ``(p, p)``: K sets of gradients have it for their mean."""
+    sets = expected_gradients(engine, batch)
+    total = tf.zeros((engine.model.nb_params,) * 2, engine.model.dtype)
+    for gradients in sets:
+        rows = gradients.materialize()
+        total += tf.matmul(rows, rows, transpose_a=True)
+    return total / len(sets)

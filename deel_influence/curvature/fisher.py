@@ -8,6 +8,7 @@ from ..gradients.engine import GradientEngine
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
 from ..utils.kernels import Kernel
+from .data import Item
 from .frozen import FrozenPart
 from .operator import CurvatureOperator, Product, frozen_replayed
 from .sampling import sampled_gradients
@@ -32,8 +33,10 @@ class EmpiricalFisherOperator(CurvatureOperator):
 
     kind = "empirical_fisher"
 
-    def _kernel(self) -> Kernel:
-        self.engine.prepare(next(iter(self.data)).batch)
+    def _prepare(self, item: Item) -> None:
+        self.engine.prepare(item.batch)
+
+    def _kernel(self, single: bool) -> Kernel:  # noqa: ARG002 - all vectors at once anyway
         return self._compiled("product", _empirical_product)
 
 
@@ -72,17 +75,23 @@ class FisherOperator(CurvatureOperator):
         )
         self._seed = 0 if seed is None else int(seed)
 
-    def _kernel(self) -> Kernel:
-        self.engine.prepare(next(iter(self.data)).batch)
+    def _prepare(self, item: Item) -> None:
+        self.engine.prepare(item.batch)
+
+    def _kernel(self, single: bool) -> Kernel:  # noqa: ARG002 - all vectors at once anyway
         seed = self._seed
 
-        def make(model: BaseInfluenceModel, part: FrozenPart | None) -> Product:
+        def make(model: BaseInfluenceModel, part: FrozenPart | None, _: bool) -> Product:
             return _sampled_product(model, part, seed)
 
         return self._compiled(f"product {seed}", make)
 
 
-def _empirical_product(model: BaseInfluenceModel, part: FrozenPart | None) -> Product:
+def _empirical_product(
+    model: BaseInfluenceModel,
+    part: FrozenPart | None,
+    single: bool,  # noqa: ARG001 - all vectors at once anyway
+) -> Product:
     engine = GradientEngine.of(model)
     part = _usable(engine, part)
 

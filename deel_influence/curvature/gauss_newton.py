@@ -9,7 +9,7 @@ from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
 from ..utils.kernels import Kernel
 from .frozen import FrozenPart
-from .operator import CurvatureOperator, Product, frozen_replayed
+from .operator import CurvatureOperator, Product, each, frozen_replayed
 
 
 class GaussNewtonOperator(CurvatureOperator):
@@ -33,11 +33,13 @@ class GaussNewtonOperator(CurvatureOperator):
 
     kind = "gauss_newton"
 
-    def _kernel(self) -> Kernel:
-        return self._compiled("product", _gauss_newton_product)
+    def _kernel(self, single: bool) -> Kernel:
+        return self._compiled("product", _gauss_newton_product, single)
 
 
-def _gauss_newton_product(model: BaseInfluenceModel, part: FrozenPart | None) -> Product:
+def _gauss_newton_product(
+    model: BaseInfluenceModel, part: FrozenPart | None, single: bool
+) -> Product:
     def product(
         batch: Batch,
         features: tuple[tf.Tensor, ...],
@@ -51,7 +53,7 @@ def _gauss_newton_product(model: BaseInfluenceModel, part: FrozenPart | None) ->
             pulled = linearized.pull_back(linearized.curve(change))
             return model.layout.flatten([tf.cast(p, model.dtype) for p in pulled])
 
-        return tf.map_fn(along, vectors)
+        return each(along, vectors, single)
 
     return product
 

@@ -12,7 +12,7 @@ from ..types import Batch
 from ..utils.kernels import Kernel
 from .data import Item
 from .frozen import FrozenPart
-from .operator import CurvatureOperator, Product, frozen_replayed
+from .operator import CurvatureOperator, Product, each, frozen_replayed
 
 MODES = ("reverse_over_reverse", "forward_over_reverse")
 
@@ -73,8 +73,8 @@ class HessianOperator(CurvatureOperator):
         self._undecided = mode == "auto"
         self._spent = 0.0
 
-    def _kernel(self) -> Kernel:
-        return self._compiled(self.mode, _MAKERS[self.mode])
+    def _kernel(self, single: bool) -> Kernel:
+        return self._compiled(self.mode, _MAKERS[self.mode], single)
 
     def _apply(self, vectors: tf.Tensor) -> tf.Tensor:
         start = time.perf_counter()
@@ -133,7 +133,9 @@ class ForwardOverBackwardHVP(HessianOperator):
             raise ValueError(message)
 
 
-def _reverse_over_reverse(model: BaseInfluenceModel, part: FrozenPart | None) -> Product:
+def _reverse_over_reverse(
+    model: BaseInfluenceModel, part: FrozenPart | None, single: bool
+) -> Product:
     def product(
         batch: Batch,
         features: tuple[tf.Tensor, ...],
@@ -153,12 +155,14 @@ def _reverse_over_reverse(model: BaseInfluenceModel, part: FrozenPart | None) ->
             )
             return _flat(model, parts)
 
-        return tf.map_fn(along, vectors)
+        return each(along, vectors, single)
 
     return product
 
 
-def _forward_over_reverse(model: BaseInfluenceModel, part: FrozenPart | None) -> Product:
+def _forward_over_reverse(
+    model: BaseInfluenceModel, part: FrozenPart | None, single: bool
+) -> Product:
     def product(
         batch: Batch,
         features: tuple[tf.Tensor, ...],
@@ -173,7 +177,7 @@ def _forward_over_reverse(model: BaseInfluenceModel, part: FrozenPart | None) ->
                 gradients = _gradients(model, part, batch, features, values)
             return _flat(model, accumulator.jvp(gradients, unconnected_gradients="zero"))
 
-        return tf.map_fn(along, vectors)
+        return each(along, vectors, single)
 
     return product
 

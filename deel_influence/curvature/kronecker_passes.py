@@ -23,6 +23,9 @@ from .sampling import expected_gradients, sampled_gradients
 
 FISHERS = ("true", "expected", "empirical")
 
+JOINED_EXAMPLES = 1024
+"""Up to about this many examples with one position each are gone over together."""
+
 Parts: TypeAlias = tuple[int, ...]
 Factors: TypeAlias = dict[Parts, tuple[tf.Tensor, tf.Tensor]]
 """By the variables of a block, its inputs ``(b, t, r)`` and output gradients ``(b, t, s)``."""
@@ -60,8 +63,27 @@ class HeldFactors:
             self._items.clear()
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray, Factors]]:
-        """Yield the number of a batch, the ids of its examples, and its factors."""
-        return iter(self._items)
+        """Yield the number of a batch, the ids of its examples, and its factors.
+
+        Small batches come joined, under the number of the first, where each example has one
+        position: a larger product is a faster one, and takes little memory there.
+        """
+        group: list[tuple[int, np.ndarray, Factors]] = []
+        for item in self._items:
+            group.append(item)
+            single = all(inputs.shape[1] == 1 for inputs, _ in item[2].values())
+            if not single or sum(len(ids) for _, ids, _ in group) >= JOINED_EXAMPLES:
+                yield _joined(group)
+                group = []
+        if group:
+            yield _joined(group)
+
+
+def _joined(group: list[tuple[int, np.ndarray, Factors]]) -> tuple[int, np.ndarray, Factors]:
+    if len(group) == 1:
+        return group[0]
+    factors = tf.nest.map_structure(lambda *t: tf.concat(t, axis=0), *[item[2] for item in group])
+    return group[0][0], np.concatenate([ids for _, ids, _ in group]), factors
 
 
 @dataclass(frozen=True)

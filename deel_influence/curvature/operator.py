@@ -79,11 +79,14 @@ class CurvatureOperator(LinearOperator):
         return self.data.num_examples
 
     @abstractmethod
-    def _kernel(self) -> Kernel:
+    def _kernel(self, single: bool) -> Kernel:
         """Return the compiled ``(batch, features, vectors, index) -> Σ_i C(z_i) v (k, p)``.
 
-        To be implemented by subclasses.
+        To be implemented by subclasses; ``single`` tells that k is 1.
         """
+
+    def _prepare(self, item: Item) -> None:  # noqa: B027 - most need nothing
+        """Do what has to be done before the kernel is traced on a batch. May be overridden."""
 
     def by_layer(self) -> BlockDiagonalOperator:
         """Return the curvature of each watched layer on its own, without what couples them.
@@ -108,8 +111,11 @@ class CurvatureOperator(LinearOperator):
 
     def product_with(self, item: Item, vectors: tf.Tensor) -> tf.Tensor:
         """Return ``Σ_i C(z_i) v`` over one batch, shape ``(k, p)``."""
+        self._prepare(item)
         arguments = (item.batch, item.features, vectors, tf.constant(item.index, tf.int64))
-        return call(self._kernel(), item.index, item.ids, arguments, self._device)
+        return call(
+            self._kernel(int(vectors.shape[0]) == 1), item.index, item.ids, arguments, self._device
+        )
 
     def _apply(self, vectors: tf.Tensor) -> tf.Tensor:
         total = tf.zeros_like(vectors)
@@ -140,16 +146,19 @@ class CurvatureOperator(LinearOperator):
         raise NonFiniteError(message)
 
     def _compiled(
-        self, name: str, make: Callable[[BaseInfluenceModel, FrozenPart | None], Product]
+        self,
+        name: str,
+        make: Callable[[BaseInfluenceModel, FrozenPart | None, bool], Product],
+        single: bool = False,
     ) -> Kernel:
-        """Return the kernel that ``make(model, part)`` gives, kept with the model.
+        """Return the kernel that ``make(model, part, single)`` gives, kept with the model.
 
         The function must not hold the operator, whose batches would then live as long as the
         model.
         """
         part = self.data.frozen
-        key = (self.kind, name, part, self._jit_compile)
-        return self.engine.kernel(key, make(self.model, part), self._jit_compile)
+        key = (self.kind, name, part, single, self._jit_compile)
+        return self.engine.kernel(key, make(self.model, part, single), self._jit_compile)
 
 
 class _ItemOperator(LinearOperator):
@@ -168,3 +177,8 @@ def frozen_replayed(
 ) -> AbstractContextManager[Any]:
     """Let the model take the features in place of its frozen part, while a function is traced."""
     return nullcontext() if part is None else part.replayed(features)
+
+
+def each(function: Callable[[tf.Tensor], tf.Tensor], vectors: tf.Tensor, single: bool) -> tf.Tensor:
+    """Apply a function to every row, one after the other; without a loop if there is one row."""
+    return function(vectors[0])[None] if single else tf.map_fn(function, vectors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from ..linalg.linear_operator import LinearOperator
@@ -43,3 +44,17 @@ class RegularizerOperator(LinearOperator):
 def has_regularizer(model: BaseInfluenceModel) -> bool:
     """Tell whether any watched variable is regularised."""
     return any(v.regularizer is not None for v in model.weights)
+
+
+def regularizer_diagonal(model: BaseInfluenceModel) -> np.ndarray | None:
+    """Return the diagonal ``(p,)`` of ``∇²R(θ)``, float64, or None where it is not diagonal.
+
+    A diagonal matrix times a vector of ones gives its diagonal; a second product, with random
+    signs, tells whether there is anything beside it.
+    """
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (1, model.nb_params))
+    probes = tf.constant(np.concatenate([np.ones((1, model.nb_params)), signs]), model.dtype)
+    diagonal, probed = RegularizerOperator(model).apply(probes).numpy().astype(np.float64)
+    scale = np.abs(diagonal).max(initial=0.0)
+    is_diagonal = np.allclose(probed, diagonal * signs[0], rtol=1e-3, atol=1e-5 * scale)
+    return diagonal if is_diagonal else None

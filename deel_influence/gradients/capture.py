@@ -100,8 +100,8 @@ def forward_to_logits(
         outputs, taps = _tapped_call(model, layers, inputs, tapes)
         if not isinstance(outputs, tf.Tensor):
             message = (
-                "The Gauss-Newton matrix needs a model with one output tensor. Received: "
-                f"{type(outputs).__name__}. Use curvature='hessian'."
+                "Gauss-Newton and Fisher matrices need a model with one output tensor. Received: "
+                f"{type(outputs).__name__}. Use curvature='hessian', or fisher='empirical'."
             )
             raise UnsupportedModelError(message)
     logits = next((mark.logits for mark in marks if mark.result is outputs), None)

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..linalg.arnoldi import arnoldi
-from ..linalg.linear_operator import LinearOperator
+from ..linalg.checks import check_count
 from ..linalg.low_rank import LowRank
 from ..model.influence_model import BaseInfluenceModel
 from .low_rank import LowRankIHVP
@@ -62,6 +62,9 @@ class ArnoldiIHVP(LowRankIHVP):
     spectrum: np.ndarray
     """All Ritz values, by decreasing absolute value, float64, shape ``(t,)``."""
 
+    bounds: np.ndarray
+    """How far the nearest eigenvalue is from each of them at most, float64, shape ``(t,)``."""
+
     def __init__(
         self,
         model: BaseInfluenceModel,
@@ -78,8 +81,14 @@ class ArnoldiIHVP(LowRankIHVP):
         shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         seed: int | None = None,
     ) -> None:
+        if check_count("k_largest_eig_vals", k_largest_eig_vals) > subspace_dim:
+            message = (
+                "Argument `k_largest_eig_vals` must not exceed `subspace_dim`. Received: "
+                f"{k_largest_eig_vals} of {subspace_dim}."
+            )
+            raise ValueError(message)
         config = {
-            "subspace_dim": subspace_dim,
+            "subspace_dim": check_count("subspace_dim", subspace_dim),
             "k_largest_eig_vals": k_largest_eig_vals,
             "force_hermitian": force_hermitian,
             "keep_orthogonal": keep_orthogonal,
@@ -95,7 +104,8 @@ class ArnoldiIHVP(LowRankIHVP):
     def projects(self) -> bool:
         return not self.config["keep_orthogonal"]
 
-    def _approximate(self, operator: LinearOperator) -> LowRank:
+    def _approximate(self) -> LowRank:
+        operator = self._scaled(self.undamped_operator)
         found = arnoldi(
             operator,
             min(self.config["subspace_dim"], operator.size),
@@ -103,12 +113,22 @@ class ArnoldiIHVP(LowRankIHVP):
             seed=self.config["seed"],
             force_hermitian=self.config["force_hermitian"],
         )
-        self.spectrum = found.spectrum
+        self.spectrum, self.bounds = found.spectrum, found.bounds
         return found.low_rank
 
+    def _find_diagonal(self) -> np.ndarray:
+        diagonal = super()._find_diagonal()
+        if self.config["keep_orthogonal"] and diagonal.min() <= 0:
+            message = (
+                "Argument `damping` must be above 0 with keep_orthogonal=True, which divides by "
+                f"it. Received: {self.damping_values.tolist()}."
+            )
+            raise ValueError(message)
+        return diagonal
+
     def _state(self) -> dict[str, np.ndarray]:
-        return {**super()._state(), "spectrum": self.spectrum}
+        return {**super()._state(), "spectrum": self.spectrum, "bounds": self.bounds}
 
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:
         super()._restore(state)
-        self.spectrum = state["spectrum"]
+        self.spectrum, self.bounds = state["spectrum"], state["bounds"]

@@ -17,7 +17,14 @@ from ..gradients.engine import GradientEngine
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..utils.datasets import check_dataset, numbered_batches, sample_examples
 from ..utils.running import check_finite_inputs, run
-from .persistence import check_same_model, model_fingerprint, read_fitted, write_fitted
+from .persistence import (
+    check_same_data,
+    check_same_model,
+    data_fingerprint,
+    model_fingerprint,
+    read_fitted,
+    write_fitted,
+)
 
 
 class InverseHessianVectorProduct(ABC):
@@ -72,7 +79,11 @@ class InverseHessianVectorProduct(ABC):
         self.model = model
         self.train_dataset = train_dataset
         self.engine = GradientEngine.of(model)
-        self.config = dict(config or {})
+        self.config = {key: _plain(value) for key, value in (config or {}).items()}
+        if self.config.get("seed", 0) is None:
+            # A seed of its own, so that copies and loaded strategies draw the same.
+            self.config["seed"] = int(np.random.default_rng().integers(2**31))
+        self._model_fingerprint = model_fingerprint(model)
 
     @abstractmethod
     def _solve(self, vectors: tf.Tensor) -> tf.Tensor:
@@ -112,10 +123,12 @@ class InverseHessianVectorProduct(ABC):
         -------
         The path of the file, with its suffix.
         """
+        self._check_unchanged()
         header = {
             "strategy": self.name,
             "config": self.get_config(),
-            "model": model_fingerprint(self.model),
+            "model": self._model_fingerprint,
+            "data": data_fingerprint(self.train_dataset) if self.needs_data else None,
         }
         return write_fitted(path, header, self._state())
 
@@ -140,7 +153,8 @@ class InverseHessianVectorProduct(ABC):
         Raises
         ------
         SavedCurvatureError
-            If the file is missing, corrupt, of another strategy, or fitted on another model.
+            If the file is missing, corrupt, of another strategy, or fitted on another model; for
+            strategies whose products go over the data, also on other data.
         """
         check_influence_model(model)
         header, state = read_fitted(path)
@@ -158,6 +172,8 @@ class InverseHessianVectorProduct(ABC):
                 "Pass `train_dataset=`."
             )
             raise ValueError(message)
+        if strategy.needs_data:
+            check_same_data(header["data"], train_dataset, path)
         try:
             return strategy.restored(model, train_dataset, header["config"], state)
         except KeyError as error:
@@ -265,6 +281,22 @@ class InverseHessianVectorProduct(ABC):
             return self.train_dataset
         return sample_examples(self.train_dataset, size, self.config.get("seed"))
 
+    def _check_unchanged(self) -> None:
+        """Refuse to go on where the model has changed since the fit.
+
+        Raises
+        ------
+        SavedCurvatureError
+            If weights or loss are others.
+        """
+        if model_fingerprint(self.model) == self._model_fingerprint:
+            return
+        message = (
+            f"The model of a fitted {type(self).__name__} must not change. Received: other weights "
+            "than at the fit. Fit again: strategy.with_dataset(train_dataset)."
+        )
+        raise SavedCurvatureError(message)
+
     def _missing_data(self) -> ValueError:
         message = (
             f"Argument `train_dataset` of {type(self).__name__} must be the batched training set. "
@@ -278,11 +310,12 @@ class InverseHessianVectorProduct(ABC):
         if not use_gradient:
             vectors = (tf.nest.flatten(batch)[0] for batch, _ in numbered_batches(group))
             return tf.concat([apply(self._checked(rows)) for rows in vectors], axis=0)
-        results = []
+        # The kernel lives as long as the model: it must not hold the strategy.
+        results, engine = [], self.engine
         for index, (batch, ids) in enumerate(numbered_batches(group, argument="group")):
             check_finite_inputs(batch, index, ids)
-            self.engine.prepare(batch)
-            kernel = self.engine.kernel("rows", lambda b: self.engine.gradients(b).materialize())
+            engine.prepare(batch)
+            kernel = engine.kernel("rows", lambda b: engine.gradients(b).materialize())
             results.append(apply(run(kernel, index, ids, (batch,), None, axis=0)))
         return tf.concat(results, axis=0)
 
@@ -295,3 +328,8 @@ class InverseHessianVectorProduct(ABC):
             )
             raise ValueError(message)
         return vectors
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy numbers into those of Python, which JSON can hold."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -11,7 +11,7 @@ import tensorflow as tf
 from ..curvature.data import CurvatureData
 from ..gradients.batch_gradients import BatchGradients, join_columns, take_columns
 from ..gradients.engine import GradientEngine
-from ..model.influence_model import BaseInfluenceModel
+from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch
 from ..utils.running import call, run
 from .base import InverseHessianVectorProduct
@@ -68,6 +68,7 @@ class DataInfIHVP(InverseHessianVectorProduct):
         shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         seed: int | None = None,
     ) -> None:
+        check_influence_model(model)
         config = {
             "damping": check_damping(damping, model.layout),
             "n_samples_for_hessian": n_samples_for_hessian,

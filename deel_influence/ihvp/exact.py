@@ -11,10 +11,17 @@ import tensorflow as tf
 
 from ..curvature.dense import dense_curvature
 from ..errors import CurvatureSizeError, CurvatureWarning
-from ..model.influence_model import BaseInfluenceModel
+from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..utils.memory import available_bytes, human_bytes
 from .base import InverseHessianVectorProduct
-from .damping import AUTO, automatic_damping, check_damping, damping_vector, resolve_damping
+from .damping import (
+    AUTO,
+    NEGATIVE_MARGIN,
+    automatic_damping,
+    check_damping,
+    damping_vector,
+    resolve_damping,
+)
 
 # Matrix, eigenvectors, inverse and LAPACK's workspace, in float64.
 COPIES_NEEDED = 5
@@ -34,7 +41,8 @@ class ExactIHVP(InverseHessianVectorProduct):
     train_dataset
         The batched training set; not needed with ``train_hessian``.
     train_hessian
-        A symmetric curvature matrix ``(p, p)`` to use instead of the data, without damping.
+        A symmetric curvature matrix ``(p, p)`` to use instead of the data; the damping is
+        added to it.
     curvature
         ``"hessian"`` or ``"gauss_newton"``: see `deel_influence.curvature.dense_curvature`.
     damping
@@ -97,6 +105,7 @@ class ExactIHVP(InverseHessianVectorProduct):
         seed: int | None = None,
         verbose: str | int = "auto",
     ) -> None:
+        check_influence_model(model)
         config = {
             "curvature": curvature,
             "damping": check_damping(damping, model.layout),
@@ -109,7 +118,7 @@ class ExactIHVP(InverseHessianVectorProduct):
         super().__init__(model, train_dataset, config)
         _check_memory(model)
         if train_hessian is not None:
-            self._factorize(_checked_matrix(train_hessian, model.nb_params))
+            self._damp(_checked_matrix(train_hessian, model.nb_params))
             return
         if train_dataset is None:
             message = (
@@ -188,10 +197,16 @@ class ExactIHVP(InverseHessianVectorProduct):
             f"The curvature has negative eigenvalues, the smallest {smallest:.3g} (condition "
             f"number {self.condition_number:.3g}): the weights are no minimum of the training "
             f"objective, so that influence has no clear meaning along them. Train further, use "
-            f"curvature='gauss_newton', raise the damping by {-1.1 * smallest:.2g} or more, or "
-            'pass damping="auto".'
+            f"curvature='gauss_newton', or pass {self._better_damping()} or more."
         )
         warnings.warn(message, CurvatureWarning, stacklevel=6)
+
+    def _better_damping(self) -> str:
+        """Return the damping that makes H positive definite, as an argument."""
+        given = self.config["damping"]
+        if not isinstance(given, float):
+            return 'damping="auto"'
+        return f"damping={given - NEGATIVE_MARGIN * self.smallest_eigenvalue:.2g}"
 
     def _solve(self, vectors: tf.Tensor) -> tf.Tensor:
         return tf.matmul(vectors, self._inverse)
@@ -245,7 +260,7 @@ def _check_memory(model: BaseInfluenceModel) -> None:
         message = (
             f"The exact inverse of {p} parameters needs about {human_bytes(needed)} of memory, "
             f"and {human_bytes(free)} are free. Watch fewer layers "
-            "(InfluenceModel(model, start_layer=...)), or use ihvp_calculator='identity', which "
-            "needs no matrix."
+            "(InfluenceModel(model, start_layer=...)), or use ihvp_calculator='ekfac' or 'cgd', "
+            "which need no matrix."
         )
         raise CurvatureSizeError(message)

@@ -14,6 +14,9 @@ from ..linalg.low_rank import LowRank
 from .damping import damping_vector
 from .operator import OperatorIHVP
 
+SMALL_DAMPING = 1e-2
+"""Below this share of the largest eigenvalue, norms minus projections would lose their digits."""
+
 
 class RescaledOperator(LinearOperator):
     """``D A D`` with a diagonal D.
@@ -48,8 +51,8 @@ class LowRankIHVP(OperatorIHVP):
     """U and λ."""
 
     @abstractmethod
-    def _approximate(self, operator: LinearOperator) -> LowRank:
-        """Return the eigenpairs of an operator."""
+    def _approximate(self) -> LowRank:
+        """Return the eigenpairs of the scaled operator."""
 
     @property
     def projects(self) -> bool:
@@ -58,8 +61,17 @@ class LowRankIHVP(OperatorIHVP):
 
     @property
     def eigenvalues(self) -> np.ndarray:
-        """The eigenvalues λ of the undamped curvature that are kept, float64, shape ``(r,)``."""
+        """The eigenvalues λ that are kept, float64, shape ``(r,)``.
+
+        Of the undamped curvature; where layers have dampings of their own, or WoodburyIHVP meets a
+        regulariser of single layers, of the curvature in units of what is on the diagonal.
+        """
         return self.low_rank.values
+
+    @property
+    def is_evenly_damped(self) -> bool:
+        """Whether the same number is added to all of the diagonal."""
+        return self._scale is None
 
     @property
     def rank(self) -> int:
@@ -67,11 +79,20 @@ class LowRankIHVP(OperatorIHVP):
         return self.low_rank.rank
 
     def _fit(self) -> None:
-        self._set_scale(damping_vector(self.damping_values, self.model.layout))
-        operator = self.undamped_operator
-        if self._scale is not None:
-            operator = RescaledOperator(operator, self._scale)
-        self.low_rank = self._approximate(operator)
+        self._diagonal = self._find_diagonal()
+        self._set_scale(self._diagonal)
+        self.low_rank = self._approximate()
+        # The fit is all that is needed from now on; the operators hold the training set.
+        for name in ("loss_operator", "undamped_operator", "operator"):
+            self.__dict__.pop(name, None)
+
+    def _find_diagonal(self) -> np.ndarray:
+        """Return what is added to the low-rank part's diagonal, ``(p,)``. May be overridden."""
+        return damping_vector(self.damping_values, self.model.layout)
+
+    def _scaled(self, operator: LinearOperator) -> LinearOperator:
+        """Return an operator in units of the diagonal, where that is not one number."""
+        return operator if self._scale is None else RescaledOperator(operator, self._scale)
 
     def _set_scale(self, diagonal: np.ndarray) -> None:
         """Choose between one damping for all parameters and a diagonal ``(p,)`` of them."""
@@ -105,7 +126,8 @@ class LowRankIHVP(OperatorIHVP):
         inside = tf.square(gradients.dot(self._directions))
         if self.projects or self._shift == 0:
             return tf.linalg.matvec(inside, self._constant(self._weights()))
-        if self._scale is not None:
+        largest = np.abs(self.eigenvalues).max(initial=0.0)
+        if self._scale is not None or self._shift < SMALL_DAMPING * largest:
             return super().self_influence(gradients)
         shares = self._constant(self.eigenvalues / (self.eigenvalues + self._shift))
         return (gradients.squared_norms() - tf.linalg.matvec(inside, shares)) / self._shift
@@ -147,6 +169,7 @@ class LowRankIHVP(OperatorIHVP):
     def _state(self) -> dict[str, np.ndarray]:
         state = {
             **super()._state(),
+            "diagonal": self._diagonal,
             "vectors": self.low_rank.vectors.numpy(),
             "values": np.asarray(self.low_rank.values),
         }
@@ -156,7 +179,8 @@ class LowRankIHVP(OperatorIHVP):
 
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:
         super()._restore(state)
-        self._set_scale(damping_vector(self.damping_values, self.model.layout))
+        self._diagonal = state["diagonal"]
+        self._set_scale(self._diagonal)
         left = state.get("left_vectors")
         self.low_rank = LowRank(
             tf.constant(state["vectors"]),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from ..curvature.regularizer import has_regularizer, regularizer_diagonal
 from ..errors import CurvatureWarning
-from ..linalg.linear_operator import LinearOperator
+from ..linalg.checks import check_count
 from ..linalg.low_rank import LowRank
 from ..linalg.nystrom import nystrom
 from ..model.influence_model import BaseInfluenceModel
@@ -20,7 +22,8 @@ class NystromIHVP(LowRankIHVP):
 
     Unlike Arnoldi's method it needs one pass for all its products (so that they share the forward
     passes), and keeps the directions orthogonal to U, divided by the damping. Negative
-    eigenvalues are left out, with a warning.
+    eigenvalues are left out, with a warning. A regulariser with a diagonal Hessian, such as L2, is
+    added to the damping and not sketched.
 
     Parameters
     ----------
@@ -76,8 +79,8 @@ class NystromIHVP(LowRankIHVP):
         seed: int | None = None,
     ) -> None:
         config = {
-            "rank": rank,
-            "oversampling": oversampling,
+            "rank": check_count("rank", rank),
+            "oversampling": check_count("oversampling", oversampling, 0),
             "damping": damping,
             "curvature": curvature,
             "regularizer": regularizer,
@@ -86,7 +89,21 @@ class NystromIHVP(LowRankIHVP):
         }
         super().__init__(model, train_dataset, config)
 
-    def _approximate(self, operator: LinearOperator) -> LowRank:
+    def _find_diagonal(self) -> np.ndarray:
+        # What a regulariser adds to the diagonal is known exactly: a sketch of it, as of any
+        # matrix that does not decay, would miss all directions but r.
+        damping = super()._find_diagonal()
+        self._sketches_regularizer = False
+        if not self.config["regularizer"] or not has_regularizer(self.model):
+            return damping
+        added = regularizer_diagonal(self.model)
+        usable = added is not None and (np.ptp(damping + added) == 0 or np.min(damping + added) > 0)
+        self._sketches_regularizer = not usable
+        return damping + added if usable else damping
+
+    def _approximate(self) -> LowRank:
+        whole = self._sketches_regularizer
+        operator = self._scaled(self.undamped_operator if whole else self.loss_operator)
         rank = min(self.config["rank"], operator.size)
         oversampling = min(self.config["oversampling"], operator.size - rank)
         found = nystrom(operator, rank, self.config["seed"], oversampling)

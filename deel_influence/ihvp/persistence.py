@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import types
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +13,15 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import deel_influence
 
 from ..errors import SavedCurvatureError
 from ..model.influence_model import BaseInfluenceModel
-from ..utils.files import save_arrays
+from ..model.keras_internals import all_layers
+from ..utils.datasets import count_examples, numbered_batches
+from ..utils.files import npz_path, save_arrays
 
 FORMAT = 1
 """Version of the file's form; a reader refuses those it does not know."""
@@ -42,13 +47,13 @@ def write_fitted(
     Parameters
     ----------
     path
-        Where to write; the suffix becomes ``.npz``.
+        Where to write; ``.npz`` is added where it is not the suffix.
     header
         What JSON can hold.
     arrays
         Arrays by name, none of them called ``header``.
     """
-    path = Path(path).with_suffix(".npz")
+    path = npz_path(path)
     full = {"format": FORMAT, "version": deel_influence.__version__, **header}
     text = np.frombuffer(json.dumps(full).encode(), np.uint8)
     save_arrays(path, **{HEADER: text}, **arrays)
@@ -63,7 +68,7 @@ def read_fitted(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
     SavedCurvatureError
         If the file is missing, corrupt, or of an unknown form.
     """
-    path = Path(path).with_suffix(".npz")
+    path = npz_path(path)
     if not path.is_file():
         message = f"Argument `path` must be a saved strategy. Received: {str(path)!r}, no file."
         raise SavedCurvatureError(message)
@@ -96,15 +101,46 @@ def model_fingerprint(model: BaseInfluenceModel) -> dict[str, Any]:
     """
     digest = hashlib.sha256()
     for variable in model.model.weights:
-        value = np.asarray(keras.ops.convert_to_numpy(variable.value))
+        value = tf.convert_to_tensor(variable.value).numpy()
         digest.update(f"{value.dtype} {value.shape}".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
     return {
         "weights": digest.hexdigest(),
         "watched": _watched(model),
+        "layers": _layers_digest(model),
         "dtype": model.dtype.name,
         "loss": _loss_text(model),
     }
+
+
+def data_fingerprint(dataset: tf.data.Dataset | None) -> dict[str, Any] | None:
+    """Return the number of examples and a digest of the first batch, as JSON."""
+    if dataset is None:
+        return None
+    first = next(batch for batch, _ in numbered_batches(dataset))
+    digest = hashlib.sha256()
+    for part in tf.nest.flatten(first):
+        digest.update(repr(np.asarray(part)[:8].tolist()).encode())
+    return {"examples": count_examples(dataset), "first": digest.hexdigest()}
+
+
+def check_same_data(saved: Any, dataset: tf.data.Dataset | None, path: Any) -> None:
+    """Refuse a file that was fitted on other data.
+
+    Raises
+    ------
+    SavedCurvatureError
+        Says so.
+    """
+    current = data_fingerprint(dataset)
+    if saved == current:
+        return
+    message = (
+        "Argument `train_dataset` must be the training set of the fit, in its order. Received: "
+        f"{current and current['examples']} examples for {str(path)!r}, fitted on "
+        f"{saved and saved['examples']}, or others first. Pass that one, or fit again."
+    )
+    raise SavedCurvatureError(message)
 
 
 def check_same_model(saved: Mapping[str, Any], model: BaseInfluenceModel, path: Any) -> None:
@@ -122,6 +158,7 @@ def check_same_model(saved: Mapping[str, Any], model: BaseInfluenceModel, path: 
     what = {
         "weights": "other weights",
         "watched": f"other watched layers ({saved.get('watched')})",
+        "layers": "another architecture, activation or regulariser",
         "dtype": f"another dtype ({saved.get('dtype')})",
         "loss": f"another loss ({saved.get('loss')}; the model has {current['loss']})",
     }
@@ -162,11 +199,51 @@ def _describe(value: Any) -> Any:
         # Names and reductions change nothing: scores are taken from the losses of examples.
         kept = {k: _describe(v) for k, v in config.items() if k not in ("name", "reduction")}
         return {"class": _qualified(type(value)), **kept}
+    if isinstance(value, functools.partial):
+        return [_describe(value.func), _describe(value.args), _describe(value.keywords)]
     if callable(value):
-        code = getattr(value, "__code__", None)
-        body = hashlib.sha256(code.co_code + repr(code.co_consts).encode()) if code else None
-        return [_qualified(value), body.hexdigest() if body else None]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+        return _describe_function(value)
+    return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+
+
+def _describe_function(function: Any) -> list[Any]:
+    """Describe a function by its name, its code, and the values that it brings along."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return [_qualified(type(function)), _describe(getattr(function, "__dict__", None))]
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    brought = [*cells, *(getattr(function, "__defaults__", None) or ())]
+    kept = [_qualified(part) if callable(part) else _describe(part) for part in brought]
+    return [_qualified(function), _digest_of_code(code), kept]
+
+
+def _digest_of_code(code: types.CodeType) -> str:
+    digest = hashlib.sha256(code.co_code + repr(code.co_names).encode())
+    for constant in code.co_consts:
+        inner = isinstance(constant, types.CodeType)
+        # The text of a code object holds its address.
+        digest.update((_digest_of_code(constant) if inner else repr(constant)).encode())
+    return digest.hexdigest()
+
+
+def _layers_digest(model: BaseInfluenceModel) -> str:
+    """Return a digest of the layers' classes and settings, their names apart."""
+    digest = hashlib.sha256()
+    for layer in all_layers(model.model):
+        digest.update(_qualified(type(layer)).encode())
+        if isinstance(layer, keras.Model):
+            continue
+        try:
+            config = layer.get_config()
+        except (NotImplementedError, TypeError):
+            continue  # a custom layer that says nothing of itself but its class
+        config.pop("name", None)
+        digest.update(json.dumps(config, sort_keys=True, default=_class_name).encode())
+    return digest.hexdigest()
+
+
+def _class_name(value: Any) -> str:
+    return type(value).__name__
 
 
 def _qualified(value: Any) -> str:

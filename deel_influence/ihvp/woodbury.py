@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ..curvature.regularizer import RegularizerOperator, has_regularizer
+from ..curvature.regularizer import has_regularizer, regularizer_diagonal
 from ..curvature.sampling import expected_gradients
 from ..errors import CurvatureSizeError, UnsupportedModelError
 from ..gradients.engine import GradientEngine
-from ..linalg.linear_operator import LinearOperator
+from ..linalg.checks import check_count
 from ..linalg.low_rank import LowRank
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
 from ..utils.memory import available_bytes, human_bytes
 from ..utils.running import call
-from .damping import automatic_damping, damping_vector
+from .damping import automatic_damping
 from .low_rank import LowRankIHVP
 
 
@@ -80,7 +79,7 @@ class WoodburyIHVP(LowRankIHVP):
         seed: int | None = None,
     ) -> None:
         config = {
-            "rank": rank,
+            "rank": None if rank is None else check_count("rank", rank),
             "damping": damping,
             "regularizer": regularizer,
             "n_samples_for_hessian": n_samples_for_hessian,
@@ -112,17 +111,25 @@ class WoodburyIHVP(LowRankIHVP):
             count += item.size
         return tf.concat(parts, axis=0) / np.sqrt(count)
 
-    def _fit(self) -> None:
-        diagonal = damping_vector(self.damping_values, self.model.layout)
+    def _find_diagonal(self) -> np.ndarray:
+        diagonal = super()._find_diagonal()
         if self.config["regularizer"] and has_regularizer(self.model):
-            diagonal = diagonal + _diagonal_of_regularizer(self.model)
-        self._diagonal = diagonal
-        self._set_scale(diagonal)
-        self.low_rank = self._eigenpairs()
-        del self.__dict__["_rows"]
+            added = regularizer_diagonal(self.model)
+            if added is None:
+                message = (
+                    "WoodburyIHVP needs regularisers with a diagonal Hessian, such as L2. "
+                    "Received: one that couples parameters. Pass regularizer=False, or use another "
+                    "strategy."
+                )
+                raise UnsupportedModelError(message)
+            diagonal = diagonal + added
+        return diagonal
 
-    def _eigenpairs(self) -> LowRank:
-        rows = self._rows if self._scale is None else self._rows * self._scale
+    def _approximate(self) -> LowRank:
+        rows = self._rows
+        del self.__dict__["_rows"]  # as large as the result, and not needed again
+        if self._scale is not None:
+            rows = rows * self._scale
         # G Gᵀ and Gᵀ G have the same eigenvalues above 0; the smaller of them is decomposed.
         is_wide = rows.shape[0] <= rows.shape[1]
         gram = tf.matmul(rows, rows, transpose_a=not is_wide, transpose_b=is_wide)
@@ -136,17 +143,6 @@ class WoodburyIHVP(LowRankIHVP):
             return LowRank(tf.constant(basis, self.model.dtype), values)
         basis = tf.constant(basis / np.sqrt(values)[:, None], self.model.dtype)
         return LowRank(tf.matmul(basis, rows), values)
-
-    def _approximate(self, operator: LinearOperator) -> LowRank:  # noqa: ARG002
-        return self._eigenpairs()
-
-    def _state(self) -> dict[str, np.ndarray]:
-        return {**super()._state(), "diagonal": self._diagonal}
-
-    def _restore(self, state: Mapping[str, np.ndarray]) -> None:
-        super()._restore(state)
-        self._diagonal = state["diagonal"]
-        self._set_scale(self._diagonal)
 
 
 def _rows_function(engine: GradientEngine) -> Any:
@@ -170,24 +166,3 @@ def _check_memory(rows: tf.Tensor, batch_size: int, num_examples: int) -> None:
             "layers, or use ihvp_calculator='ekfac', which needs no rows."
         )
         raise CurvatureSizeError(message)
-
-
-def _diagonal_of_regularizer(model: BaseInfluenceModel) -> np.ndarray:
-    """Return the diagonal ``(p,)`` of the regulariser's Hessian, which has nothing else.
-
-    Raises
-    ------
-    UnsupportedModelError
-        If it has: an orthogonality penalty, for one.
-    """
-    operator = RegularizerOperator(model)
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (1, model.nb_params))
-    probes = tf.constant(np.concatenate([np.ones((1, model.nb_params)), signs]), model.dtype)
-    diagonal, probed = operator.apply(probes).numpy().astype(np.float64)
-    if not np.allclose(probed, diagonal * signs[0], rtol=1e-3, atol=1e-5 * np.abs(diagonal).max()):
-        message = (
-            "WoodburyIHVP needs regularisers with a diagonal Hessian, such as L2. Received: one "
-            "that couples parameters. Pass regularizer=False, or use another strategy."
-        )
-        raise UnsupportedModelError(message)
-    return diagonal

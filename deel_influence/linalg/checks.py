@@ -50,6 +50,8 @@ def as_rows(name: str, value: Any, operator: LinearOperator) -> tf.Tensor:
     ------
     ValueError
         If the shape is another.
+    NonFiniteError
+        If a vector holds NaN or infinity, or overflows.
     """
     rows = tf.cast(tf.convert_to_tensor(value), operator.dtype)
     if rows.shape.rank != 2 or rows.shape[1] != operator.size:
@@ -58,6 +60,13 @@ def as_rows(name: str, value: Any, operator: LinearOperator) -> tf.Tensor:
             f"each row. Received: shape {rows.shape}."
         )
         raise ValueError(message)
+    finite = np.isfinite(tf.reduce_sum(tf.abs(rows), axis=1).numpy())
+    if not finite.all():
+        message = (
+            f"Argument `{name}` must be finite. Received: NaN or infinity, first in row "
+            f"{np.argmin(finite)}."
+        )
+        raise NonFiniteError(message)
     return rows
 
 

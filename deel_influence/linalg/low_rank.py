@@ -46,8 +46,9 @@ class LowRank:
     def solve(self, vectors: tf.Tensor, damping: float) -> tf.Tensor:
         """Return ``(A + damping·I)⁻¹ v`` for every row of ``vectors``, shape ``(k, p)``.
 
-        This is Woodbury's identity in the eigenbasis, ``(v - Uᵀ diag(λ/(λ+damping)) W v)
-        / damping``; what is orthogonal to the eigenvectors is divided by the damping alone.
+        What lies along the eigenvectors is divided by ``λ + damping``, what is orthogonal to them
+        by the damping alone. Woodbury's ``(v - Uᵀ diag(λ/(λ+damping)) W v) / damping`` is the same
+        number, but loses as many digits as the damping is smaller than λ.
 
         Parameters
         ----------
@@ -71,7 +72,10 @@ class LowRank:
                 "Use `pseudo_solve` to invert within the eigenvectors alone."
             )
             raise ValueError(message)
-        return (vectors - self._weighted(vectors, self.values / shifted)) / damping
+        rest = vectors
+        for _ in range(2):  # twice, for what rounding leaves of the first time
+            rest -= self._weighted(rest, np.ones_like(self.values))
+        return self._weighted(vectors, 1 / shifted) + rest / damping
 
     def pseudo_solve(
         self, vectors: tf.Tensor, damping: float = 0.0, rcond: float = 1e-6

@@ -8,6 +8,12 @@ from pathlib import Path
 import numpy as np
 
 
+def npz_path(path: str | Path) -> Path:
+    """Return the path with ``.npz`` at its end, added if it is not there."""
+    path = Path(path)
+    return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
+
+
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays to an ``.npz`` file under a temporary name, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)

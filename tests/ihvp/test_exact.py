@@ -118,7 +118,7 @@ def test_a_matrix_that_does_not_fit_is_refused_and_other_ways_are_named(
     model, dataset, monkeypatch
 ):
     monkeypatch.setattr("deel_influence.ihvp.exact.available_bytes", lambda: 1000)
-    with pytest.raises(CurvatureSizeError, match="15 parameters.*start_layer.*'identity'"):
+    with pytest.raises(CurvatureSizeError, match="15 parameters.*start_layer.*'ekfac'"):
         ExactIHVP(model, dataset)
 
 
@@ -130,7 +130,7 @@ def test_a_matrix_that_does_not_fit_is_refused_and_other_ways_are_named(
         ({"train_hessian": np.full((15, 15), np.nan)}, "must be finite"),
         ({"train_hessian": np.triu(np.ones((15, 15)))}, "must be symmetric"),
         ({"train_hessian": np.eye(15), "damping": -1}, "`damping` must be a finite number >= 0"),
-        ({"train_hessian": np.eye(15), "damping": "auto"}, "Received: 'auto'"),
+        ({"train_hessian": np.eye(15), "damping": "much"}, "Received: 'much'"),
     ],
 )
 def test_bad_arguments_are_refused(model, arguments, message):
@@ -164,7 +164,7 @@ def test_strategies_may_be_given_as_member_class_or_object(model, dataset):
 
 
 def test_an_unknown_strategy_is_refused(model, dataset):
-    with pytest.raises(ValueError, match="`ihvp_calculator` must be one of.*'exact', 'identity'"):
+    with pytest.raises(ValueError, match="must be one of.*'exact', 'cgd'.*'identity'"):
         resolve_ihvp("magic", model, dataset)
 
 

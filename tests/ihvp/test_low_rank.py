@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from deel_influence.ihvp import ArnoldiIHVP, ExactIHVP, WoodburyIHVP
+from deel_influence.ihvp import ArnoldiIHVP, ExactIHVP, NystromIHVP, WoodburyIHVP
 from deel_influence.influence import FirstOrderInfluenceCalculator
+from deel_influence.linalg import LowRank
 from tests.ihvp.problems import batches, convex, damping_for, data, dense, right_hand_sides, skips
-from tests.oracles import assert_close, gradient_rows
+from tests.oracles import assert_close, gradient_rows, relative_error
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -100,6 +102,60 @@ def test_arnoldi_can_divide_what_is_orthogonal_by_the_damping():
     assert_close(ihvp.solve(gradients), expected, 1e-6)
     scores = FirstOrderInfluenceCalculator(model, batches(), ihvp).score(batches(), verbose=0)
     assert_close(scores.values, np.sum(gradients * expected, axis=1), 1e-6)
+
+
+def test_a_small_damping_costs_no_digits_in_float32():
+    generator = np.random.default_rng(0)
+    vectors = np.linalg.qr(generator.normal(size=(50, 50)))[0]
+    values = generator.uniform(0.5, 2.0, 40)
+    rhs = generator.normal(size=(3, 50))
+    low_rank = LowRank(tf.constant(vectors[:40], tf.float32), values)
+    for damping in (1e-3, 1e-6):
+        matrix = (vectors[:40].T * values) @ vectors[:40] + damping * np.eye(50)
+        inside = rhs @ vectors[:40].T @ vectors[:40]
+        expected = np.linalg.solve(matrix, inside.T).T
+        error = low_rank.solve(tf.constant(inside, tf.float32), damping) - expected
+        # What float32 makes of a vector without any part outside is 1e-7 of it, over the damping.
+        assert np.linalg.norm(error) / np.linalg.norm(expected) < 1e-6 + 2e-7 / damping
+
+
+def test_a_diagonal_regulariser_is_not_sketched():
+    model = skips()
+    few = NystromIHVP(model, batches(), rank=6, damping=0.3, curvature="gauss_newton", seed=0)
+    bare = NystromIHVP(
+        model, batches(), rank=6, damping=0.3, curvature="gauss_newton", regularizer=False, seed=0
+    )
+    assert_close(np.unique(few._diagonal), [0.3, 0.32], 1e-7)
+    exact = dense(model, "gauss_newton") + 0.3 * np.eye(model.nb_params)
+    vectors = right_hand_sides(model)
+    expected = np.linalg.solve(exact, vectors.T).T
+    errors = [relative_error(ihvp.solve(vectors), expected) for ihvp in (few, bare)]
+    assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep_orthogonal": True}, "`damping` must be above 0 with keep_orthogonal"),
+        ({"subspace_dim": 3, "k_largest_eig_vals": 4}, "must not exceed `subspace_dim`"),
+        ({"k_largest_eig_vals": 0}, "`k_largest_eig_vals` must be a whole number"),
+    ],
+)
+def test_settings_of_arnoldi_that_contradict_each_other_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ArnoldiIHVP(convex(), batches(), **options)
+
+
+@pytest.mark.parametrize("rank", [0, -5, 2.5])
+@pytest.mark.parametrize("strategy", [NystromIHVP, WoodburyIHVP])
+def test_a_rank_that_is_none_is_refused(strategy, rank):
+    with pytest.raises(ValueError, match="`rank` must be a whole number >= 1"):
+        strategy(convex(), batches(), rank=rank)
+
+
+def test_a_fitted_low_rank_holds_no_data():
+    ihvp = NystromIHVP(convex(), batches(), damping=0.1)
+    assert "loss_operator" not in vars(ihvp)
 
 
 @pytest.mark.parametrize("n", [6, 30], ids=["fewer-rows", "more-rows"])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from deel_influence.errors import SavedCurvatureError
 from deel_influence.ihvp import (
     EKFACIHVP,
     KFACIHVP,
     ArnoldiIHVP,
+    ConjugateGradientDescentIHVP,
     ExactIHVP,
     IHVPCalculator,
     InverseHessianVectorProduct,
@@ -82,3 +85,63 @@ def test_a_file_without_one_of_its_arrays_is_refused(tmp_path):
     np.savez(path, **kept)
     with pytest.raises(SavedCurvatureError, match="must hold all arrays .*'eigenvalues'"):
         ExactIHVP.load(path, model)
+
+
+def test_a_model_that_changed_after_the_fit_is_not_saved_nor_solved_for(tmp_path):
+    model = convex()
+    ekfac = EKFACIHVP(model, batches(), seed=0, verbose=0)
+    cgd = ConjugateGradientDescentIHVP(model, batches(), damping=0.5)
+    model.model.layers[-1].kernel.assign_add(model.model.layers[-1].kernel)
+    with pytest.raises(SavedCurvatureError, match=r"must not change.*Fit again"):
+        ekfac.save(tmp_path / "c")
+    with pytest.raises(SavedCurvatureError, match=r"must not change.*Fit again"):
+        cgd.solve(np.eye(15))
+
+
+def test_a_file_is_refused_for_another_regulariser_or_activation(tmp_path):
+    def build(activation, penalty):
+        dense = keras.layers.Dense(3, activation, kernel_regularizer=penalty)
+        model = keras.Sequential([keras.Input((4,)), dense])
+        model.set_weights([np.ones((4, 3)), np.zeros(3)])
+        return BaseInfluenceModel(model, loss_function="mse")
+
+    targets = tf.data.Dataset.from_tensor_slices((np.eye(4), np.eye(4)[:, :3])).batch(2)
+    path = ExactIHVP(build("tanh", "l2"), targets, damping=5.0, verbose=0).save(tmp_path / "c")
+    ExactIHVP.load(path, build("tanh", "l2"))
+    for other in (build("relu", "l2"), build("tanh", None)):
+        with pytest.raises(SavedCurvatureError, match="architecture, activation or regulariser"):
+            ExactIHVP.load(path, other)
+
+
+def test_a_file_is_refused_for_a_loss_with_another_constant_inside(tmp_path):
+    def scaled(factor):
+        def loss(targets, outputs):
+            return factor * keras.ops.mean(keras.ops.square(targets - outputs), axis=-1)
+
+        return loss
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    one, two = (BaseInfluenceModel(model, loss_function=scaled(f)) for f in (1.0, 2.0))
+    x = np.random.default_rng(0).normal(size=(9, 4))
+    dataset = tf.data.Dataset.from_tensor_slices((x, x[:, :1])).batch(4)
+    path = ExactIHVP(one, dataset, damping=0.1, verbose=0).save(tmp_path / "c")
+    ExactIHVP.load(path, BaseInfluenceModel(model, loss_function=scaled(1.0)))
+    with pytest.raises(SavedCurvatureError, match="another loss"):
+        ExactIHVP.load(path, two)
+
+
+def test_a_strategy_that_goes_over_the_data_is_refused_other_data(tmp_path):
+    model = convex()
+    path = ConjugateGradientDescentIHVP(model, batches(), damping=0.5).save(tmp_path / "c")
+    with pytest.raises(SavedCurvatureError, match="12 examples .* fitted on 30"):
+        InverseHessianVectorProduct.load(path, model, batches(n=12))
+
+
+def test_dots_in_names_are_kept_and_numbers_of_numpy_are_saved(tmp_path):
+    model = convex()
+    options = {"rank": np.int64(5), "damping": np.float32(0.25), "seed": np.int32(3)}
+    first = NystromIHVP(model, batches(), **options).save(tmp_path / "damping_0.25")
+    second = NystromIHVP(model, batches(), rank=5, damping=0.5).save(tmp_path / "damping_0.5")
+    assert first.name == "damping_0.25.npz"
+    assert NystromIHVP.load(tmp_path / "damping_0.25", model).damping == 0.25
+    assert NystromIHVP.load(second, model).damping == 0.5

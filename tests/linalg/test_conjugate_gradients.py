@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from deel_influence.errors import NonFiniteError
 from deel_influence.linalg import (
     DenseOperator,
     JacobiPreconditioner,
@@ -156,3 +157,11 @@ def test_no_right_hand_side_gives_no_solution():
 def test_arguments_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         conjugate_gradients(DenseOperator(decaying()), rows(1), **options)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_right_hand_sides_that_are_not_finite_are_named(bad):
+    rhs = rows(3)
+    rhs[1, 4] = bad
+    with pytest.raises(NonFiniteError, match="`rhs` must be finite.*row 1"):
+        conjugate_gradients(DenseOperator(decaying()), rhs)
