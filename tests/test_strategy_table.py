@@ -47,3 +47,22 @@ def test_a_changed_measurement_changes_the_table(table: dict[str, Any], tmp_path
     assert "stale rows" not in text
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
+
+
+REACHED = [
+    ("cgd", "", 0.99),
+    ("lissa", "", 0.98),
+    ("nystrom", "", 0.98),
+    ("arnoldi", "", 0.98),
+    ("ekfac", "fisher=expected", 0.95),
+]
+
+
+@pytest.mark.parametrize(("strategy", "settings", "bound"), REACHED)
+def test_the_measured_correlations_at_damping_a_tenth_are_what_the_guide_counts_on(
+    table: dict[str, Any], strategy: str, settings: str, bound: float
+):
+    for problem in table["read_result"]()["problems"].values():
+        rows = [r for r in problem["strategies"] if r["strategy"] == strategy]
+        (row,) = [r for r in rows if r["settings"] == settings]
+        assert next(at["pearson"] for at in row["at"] if at["damping"] == 0.1) >= bound
