@@ -105,9 +105,9 @@ def test_divergence_is_seen_long_before_the_last_step():
 
 def test_negative_curvature_beyond_the_damping_is_named():
     indefinite = matrix_with(np.linspace(-1.0, 8.0, P))
-    result = lissa(DenseOperator(indefinite), RHS, damping=DAMPING, num_steps=1000)
+    result = lissa(DenseOperator(indefinite), RHS, damping=DAMPING, num_steps=1000, seed=0)
     assert not result.converged.any()
-    assert re.search(r"smallest must be above 0 \(estimated at -0.[67]\d*\)", result.reason)
+    assert re.search(r"smallest must be above 0 \(estimated at -0\.\d+\)", result.reason)
     np.testing.assert_array_equal(result.solution, np.zeros((K, P)))
 
 
