@@ -231,7 +231,6 @@ def solves() -> dict[str, Any]:
             "largest_residual": float(result.residual_norm.max()),
             "faster_than_single_solves": single_seconds / (fit_seconds + block_seconds),
         }
-    one = conjugate_gradients(plain.operator, rhs, block_size=1, **settings)
     blocks = {key: value for key, value in found.items() if key.startswith("block")}
     best = min((k for k in blocks if "none" not in k), key=lambda k: blocks[k]["seconds"])
     return {
@@ -243,7 +242,6 @@ def solves() -> dict[str, Any]:
         "relative_residual": TOLERANCE,
         "gradient_pass_seconds": pass_seconds,
         "solves": found,
-        "block_of_one_converged": one.all_converged,
         "block_faster_than_single_solves": blocks["block, preconditioner: none"][
             "faster_than_single_solves"
         ],

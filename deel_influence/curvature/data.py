@@ -67,10 +67,16 @@ class CurvatureData:
         A batched dataset.
     held_bytes
         Bound on what is held; None means a quarter of the free memory.
+    with_features
+        Whether the frozen part is looked for; for passes of whole gradients it is not.
     """
 
     def __init__(
-        self, model: BaseInfluenceModel, dataset: tf.data.Dataset, held_bytes: int | None = None
+        self,
+        model: BaseInfluenceModel,
+        dataset: tf.data.Dataset,
+        held_bytes: int | None = None,
+        with_features: bool = True,
     ) -> None:
         check_dataset(dataset, "dataset", model.input_rank)
         self._model = model
@@ -79,10 +85,12 @@ class CurvatureData:
         self._held: list[Item] | None = None
         self._num_examples: int | None = None
         self._joined: Any = None
-        first = next(iter(numbered_batches(dataset)))[0]
-        search = find_frozen_part(model, first)
-        self.whole_model_because = search.reason
-        self.frozen: FrozenPart | None = search.part
+        self.whole_model_because = "nothing asks for features"
+        self.frozen: FrozenPart | None = None
+        if with_features:
+            first = next(iter(numbered_batches(dataset)))[0]
+            search = find_frozen_part(model, first)
+            self.whole_model_because, self.frozen = search.reason, search.part
         self._read_first_time()
 
     @property

@@ -9,7 +9,7 @@ from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
 from ..utils.kernels import Kernel
 from .frozen import FrozenPart
-from .operator import CurvatureOperator, Product, each, frozen_replayed
+from .operator import CurvatureOperator, Product, VectorMap, frozen_replayed, vector_by_vector
 
 
 class GaussNewtonOperator(CurvatureOperator):
@@ -40,12 +40,7 @@ class GaussNewtonOperator(CurvatureOperator):
 def _gauss_newton_product(
     model: BaseInfluenceModel, part: FrozenPart | None, single: bool
 ) -> Product:
-    def product(
-        batch: Batch,
-        features: tuple[tf.Tensor, ...],
-        vectors: tf.Tensor,
-        index: tf.Tensor,  # noqa: ARG001 - for the operators that sample
-    ) -> tf.Tensor:
+    def linearize(batch: Batch, features: tuple[tf.Tensor, ...]) -> VectorMap:
         linearized = _Linearized(model, part, batch, features)
 
         def along(vector: tf.Tensor) -> tf.Tensor:
@@ -53,9 +48,9 @@ def _gauss_newton_product(
             pulled = linearized.pull_back(linearized.curve(change))
             return model.layout.flatten([tf.cast(p, model.dtype) for p in pulled])
 
-        return each(along, vectors, single)
+        return along
 
-    return product
+    return vector_by_vector(linearize, single)
 
 
 class _Linearized:

@@ -12,7 +12,7 @@ from ..types import Batch
 from ..utils.kernels import Kernel
 from .data import Item
 from .frozen import FrozenPart
-from .operator import CurvatureOperator, Product, each, frozen_replayed
+from .operator import CurvatureOperator, Product, VectorMap, frozen_replayed, vector_by_vector
 
 MODES = ("reverse_over_reverse", "forward_over_reverse")
 
@@ -136,12 +136,7 @@ class ForwardOverBackwardHVP(HessianOperator):
 def _reverse_over_reverse(
     model: BaseInfluenceModel, part: FrozenPart | None, single: bool
 ) -> Product:
-    def product(
-        batch: Batch,
-        features: tuple[tf.Tensor, ...],
-        vectors: tf.Tensor,
-        index: tf.Tensor,  # noqa: ARG001 - for the operators that sample
-    ) -> tf.Tensor:
+    def linearize(batch: Batch, features: tuple[tf.Tensor, ...]) -> VectorMap:
         values = [v.value for v in model.weights]
         with tf.GradientTape(watch_accessed_variables=False, persistent=True) as outer:
             outer.watch(values)
@@ -155,20 +150,15 @@ def _reverse_over_reverse(
             )
             return _flat(model, parts)
 
-        return each(along, vectors, single)
+        return along
 
-    return product
+    return vector_by_vector(linearize, single)
 
 
 def _forward_over_reverse(
     model: BaseInfluenceModel, part: FrozenPart | None, single: bool
 ) -> Product:
-    def product(
-        batch: Batch,
-        features: tuple[tf.Tensor, ...],
-        vectors: tf.Tensor,
-        index: tf.Tensor,  # noqa: ARG001 - for the operators that sample
-    ) -> tf.Tensor:
+    def linearize(batch: Batch, features: tuple[tf.Tensor, ...]) -> VectorMap:
         values = [v.value for v in model.weights]
 
         def along(vector: tf.Tensor) -> tf.Tensor:
@@ -177,9 +167,9 @@ def _forward_over_reverse(
                 gradients = _gradients(model, part, batch, features, values)
             return _flat(model, accumulator.jvp(gradients, unconnected_gradients="zero"))
 
-        return each(along, vectors, single)
+        return along
 
-    return product
+    return vector_by_vector(linearize, single)
 
 
 _MAKERS = {MODES[0]: _reverse_over_reverse, MODES[1]: _forward_over_reverse}

@@ -179,6 +179,22 @@ def frozen_replayed(
     return nullcontext() if part is None else part.replayed(features)
 
 
-def each(function: Callable[[tf.Tensor], tf.Tensor], vectors: tf.Tensor, single: bool) -> tf.Tensor:
-    """Apply a function to every row, one after the other; without a loop if there is one row."""
-    return function(vectors[0])[None] if single else tf.map_fn(function, vectors)
+VectorMap = Callable[[tf.Tensor], tf.Tensor]
+"""``v ↦ Σ_i C(z_i) v`` for one vector ``(p,)``."""
+
+
+def vector_by_vector(
+    linearize: Callable[[Batch, tuple[tf.Tensor, ...]], VectorMap], single: bool
+) -> Product:
+    """Return products that share one linearisation, without a loop if there is one vector."""
+
+    def product(
+        batch: Batch,
+        features: tuple[tf.Tensor, ...],
+        vectors: tf.Tensor,
+        index: tf.Tensor,  # noqa: ARG001 - for the operators that sample
+    ) -> tf.Tensor:
+        along = linearize(batch, features)
+        return along(vectors[0])[None] if single else tf.map_fn(along, vectors)
+
+    return product

@@ -42,12 +42,8 @@ class ArnoldiIHVP(LowRankIHVP):
         Added to the eigenvalues: a number, ``"auto"``, or one number for each watched layer.
     curvature
         ``"hessian"``, ``"gauss_newton"``, ``"fisher"`` or ``"empirical_fisher"``.
-    regularizer
-        Whether the Hessian of the model's regularisers belongs to H.
-    n_samples_for_hessian
-        How many examples to draw for C; None takes all.
-    shuffle_buffer_size
-        Without effect: the draw is uniform over the whole dataset.
+    regularizer, n_samples_for_hessian, shuffle_buffer_size
+        As for `ConjugateGradientDescentIHVP`.
     seed
         Fixes the first vector and the draw of examples.
 

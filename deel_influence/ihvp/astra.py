@@ -46,16 +46,8 @@ class AstraIHVP(PreconditionedIHVP):
         ``"gauss_newton"``, or another positive semidefinite curvature.
     tolerance
         Relative residual at which a right-hand side has converged.
-    regularizer
-        Whether the Hessian of the model's regularisers belongs to H.
-    n_samples_for_hessian
-        How many examples to draw for C; None takes all.
-    shuffle_buffer_size
-        Without effect: the draw is uniform over the whole dataset.
-    seed
-        Fixes all random choices.
-    on_failure
-        ``"warn"`` or ``"raise"`` where a right-hand side does not converge.
+    regularizer, n_samples_for_hessian, shuffle_buffer_size, seed, on_failure
+        As for `ConjugateGradientDescentIHVP`.
 
     References
     ----------
@@ -121,13 +113,8 @@ class AstraIHVP(PreconditionedIHVP):
             self.step_operators(self.config["batch_size"], self.config["seed"]),
             vectors,
             preconditioner,
-            damping=self.damping_or_vector,
             learning_rate=self.config["learning_rate"],
-            num_steps=self.config["n_opt_iters"],
-            num_repeats=self.config["num_repeats"],
-            tolerance=self.config["tolerance"],
-            full_operator=self.undamped_operator,
-            seed=self.config["seed"],
+            **self._series_settings(),
         )
 
     def _remedy(self, result: SolveResult) -> str:

@@ -75,7 +75,7 @@ class DataInfIHVP(InverseHessianVectorProduct):
             "seed": seed,
         }
         super().__init__(model, train_dataset, config)
-        self._data = CurvatureData(model, self._fit_dataset())
+        self._data = CurvatureData(model, self._fit_dataset(), with_features=False)
         self.damping_values = resolve_damping(
             self.config["damping"], model.layout, self._mean_squares
         )
@@ -129,7 +129,7 @@ class DataInfIHVP(InverseHessianVectorProduct):
 
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:
         self.damping_values = state["damping_values"]
-        self._data = CurvatureData(self.model, self._fit_dataset())
+        self._data = CurvatureData(self.model, self._fit_dataset(), with_features=False)
 
 
 def _layer_norms(engine: GradientEngine) -> Callable[[Batch], tf.Tensor]:

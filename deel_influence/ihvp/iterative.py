@@ -58,6 +58,17 @@ class IterativeIHVP(OperatorIHVP):
     def _remedy(self, result: SolveResult) -> str:
         """Say what to change where a solve did not converge, in a sentence."""
 
+    def _series_settings(self) -> dict[str, Any]:
+        """Return the arguments that all Neumann series take."""
+        return {
+            "damping": self.damping_or_vector,
+            "num_steps": self.config["n_opt_iters"],
+            "num_repeats": self.config["num_repeats"],
+            "tolerance": self.config["tolerance"],
+            "full_operator": self.undamped_operator,
+            "seed": self.config["seed"],
+        }
+
     def solve_with_report(self, vectors: tf.Tensor) -> SolveResult:
         """Solve for every row of ``vectors`` ``(k, p)``, and return how far it can be trusted.
 

@@ -40,12 +40,8 @@ class NystromIHVP(LowRankIHVP):
         watched layer. With 0 only U is inverted.
     curvature
         ``"hessian"``, ``"gauss_newton"``, ``"fisher"`` or ``"empirical_fisher"``.
-    regularizer
-        Whether the Hessian of the model's regularisers belongs to H.
-    n_samples_for_hessian
-        How many examples to draw for C; None takes all.
-    shuffle_buffer_size
-        Without effect: the draw is uniform over the whole dataset.
+    regularizer, n_samples_for_hessian, shuffle_buffer_size
+        As for `ConjugateGradientDescentIHVP`.
     seed
         Fixes the sketch and the draw of examples.
 

@@ -28,6 +28,8 @@ FORMAT = 1
 
 HEADER = "header"
 
+_PLAIN = (str, int, float, bool, type(None))
+
 # What NumPy and its archive raise on files that are damaged, or none of theirs.
 _UNREADABLE = (
     OSError,
@@ -203,14 +205,16 @@ def _describe(value: Any) -> Any:
         return [_describe(value.func), _describe(value.args), _describe(value.keywords)]
     if callable(value):
         return _describe_function(value)
-    return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+    return value if isinstance(value, _PLAIN) else type(value).__name__
 
 
 def _describe_function(function: Any) -> list[Any]:
     """Describe a function by its name, its code, and the values that it brings along."""
     code = getattr(function, "__code__", None)
     if code is None:
-        return [_qualified(type(function)), _describe(getattr(function, "__dict__", None))]
+        # What is not a plain value may lead back to the object itself: a loss may hold a model.
+        plain = {k: v for k, v in vars(function).items() if isinstance(v, _PLAIN)}
+        return [_qualified(type(function)), _describe(plain)]
     cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     brought = [*cells, *(getattr(function, "__defaults__", None) or ())]
     kept = [_qualified(part) if callable(part) else _describe(part) for part in brought]
@@ -220,10 +224,17 @@ def _describe_function(function: Any) -> list[Any]:
 def _digest_of_code(code: types.CodeType) -> str:
     digest = hashlib.sha256(code.co_code + repr(code.co_names).encode())
     for constant in code.co_consts:
-        inner = isinstance(constant, types.CodeType)
-        # The text of a code object holds its address.
-        digest.update((_digest_of_code(constant) if inner else repr(constant)).encode())
+        digest.update(_text_of_constant(constant).encode())
     return digest.hexdigest()
+
+
+def _text_of_constant(constant: Any) -> str:
+    """Return a text that is the same in every process."""
+    if isinstance(constant, types.CodeType):
+        return _digest_of_code(constant)  # its own text holds its address
+    if isinstance(constant, frozenset):
+        return repr(sorted(map(repr, constant)))  # strings are hashed by a seed of the process
+    return repr(constant)
 
 
 def _layers_digest(model: BaseInfluenceModel) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ..curvature.data import CurvatureData
 from ..curvature.regularizer import has_regularizer, regularizer_diagonal
 from ..curvature.sampling import expected_gradients
 from ..errors import CurvatureSizeError, UnsupportedModelError
@@ -40,8 +41,8 @@ class WoodburyIHVP(LowRankIHVP):
         Keep the largest eigenvalues only, which projects the Gram matrix on its leading
         eigenvectors; None keeps all, and is exact.
     damping
-        Added to the diagonal: a number, ``"auto"`` (a tenth of the mean eigenvalue), or one number
-        for each watched layer. With 0, and no regulariser, it is the pseudo-inverse.
+        Added to the diagonal: a number, ``"auto"`` (a tenth of the mean eigenvalue of C), or one
+        number for each watched layer. With 0, and no regulariser, it is the pseudo-inverse.
     regularizer
         Whether the Hessian of the model's regularisers belongs to H; it must be diagonal.
     n_samples_for_hessian
@@ -101,12 +102,13 @@ class WoodburyIHVP(LowRankIHVP):
         """``G/√n``, shape ``(N, p)``; held until the fit is done."""
         engine, count = self.engine, 0
         parts: list[tf.Tensor] = []
-        for item in self.loss_operator.data:
+        data = CurvatureData(self.model, self._fit_dataset(), with_features=False)
+        for item in data:
             engine.prepare(item.batch)
             kernel = engine.kernel("gauss_newton_rows", _rows_function(engine))
             rows = call(kernel, item.index, item.ids, (item.batch,))
             if not parts:
-                _check_memory(rows, item.size, self.loss_operator.num_examples)
+                _check_memory(rows, item.size, data.num_examples)
             parts.append(rows)
             count += item.size
         return tf.concat(parts, axis=0) / np.sqrt(count)

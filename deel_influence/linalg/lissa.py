@@ -49,10 +49,8 @@ def lissa(
     tolerance
         Relative residual at which a right-hand side has converged. With a single operator each
         one stops there; with mini-batches all steps are taken, since none of them can tell.
-    full_operator
-        The operator A, for the final residual; needed with mini-batches.
-    seed
-        Draws the vectors of the estimates.
+    full_operator, seed
+        As for `preconditioned_neumann`.
 
     Returns
     -------

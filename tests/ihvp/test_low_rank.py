@@ -32,7 +32,7 @@ def test_arnoldi_at_a_low_rank_approaches_the_exact_answer_as_the_rank_grows():
     values, vectors = np.linalg.eigh(matrix)
     kept = vectors[:, :5]  # what keeping the smallest eigenvalues would give
     wrong = train @ (kept / values[:5]) @ kept.T @ train.T
-    assert errors[1] < np.linalg.norm(wrong - expected) or errors[2] < errors[1]
+    assert errors[1] < np.linalg.norm(wrong - expected)
 
 
 @pytest.mark.parametrize("damping", [0.1, (0.3,)])

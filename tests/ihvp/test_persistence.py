@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -20,6 +23,7 @@ from deel_influence.ihvp import (
     InverseHessianVectorProduct,
     NystromIHVP,
 )
+from deel_influence.ihvp.persistence import model_fingerprint
 from deel_influence.model import BaseInfluenceModel
 from tests.ihvp.problems import batches, convex, right_hand_sides, skips
 from tests.oracles import assert_close
@@ -145,3 +149,50 @@ def test_dots_in_names_are_kept_and_numbers_of_numpy_are_saved(tmp_path):
     assert first.name == "damping_0.25.npz"
     assert NystromIHVP.load(tmp_path / "damping_0.25", model).damping == 0.25
     assert NystromIHVP.load(second, model).damping == 0.5
+
+
+class HoldsAModel:
+    """A loss that refers to much more than its settings."""
+
+    def __init__(self, model, weight):
+        self.model, self.weight, self.itself = model, weight, self
+
+    def __call__(self, targets, outputs):
+        return self.weight * keras.ops.mean(keras.ops.square(targets - outputs), axis=-1)
+
+
+def test_a_loss_that_holds_a_model_and_itself_is_told_by_its_plain_settings():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    one, same, two = (
+        model_fingerprint(BaseInfluenceModel(model, loss_function=HoldsAModel(model, weight)))
+        for weight in (1.0, 1.0, 2.0)
+    )
+    assert one == same
+    assert one != two
+
+
+PRINT_FINGERPRINT = """
+import keras
+from deel_influence.ihvp.persistence import model_fingerprint
+from deel_influence.ihvp.persistence import model_fingerprint
+from deel_influence.model import BaseInfluenceModel
+
+def loss(targets, outputs):
+    known = outputs.dtype in {"float16", "float32", "float64", "bfloat16"}
+    return keras.ops.mean([abs(v) for v in [targets - outputs]][0], axis=-1) if known else targets
+
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
+print(model_fingerprint(BaseInfluenceModel(model, loss_function=loss))["loss"])
+"""
+
+
+def test_a_loss_is_described_alike_in_every_process():
+    def fingerprint(seed):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", PRINT_FINGERPRINT]
+        done = subprocess.run(
+            command, env=environment, check=True, capture_output=True, text=True, timeout=120
+        )
+        return done.stdout
+
+    assert fingerprint("1") == fingerprint("2") != ""
