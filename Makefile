@@ -19,10 +19,10 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format types docs serve-docs bench
+.PHONY: help install demo test lint format types docs serve-docs tutorials bench evidence evidence-full
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(DEV)  ## make .venv with everything that a developer needs
 
@@ -49,13 +49,21 @@ docs: $(TESTS)  ## build the documentation site into site/
 serve-docs: $(TESTS)  ## serve the documentation site and follow changes
 	$(BIN)/mkdocs serve
 
+tutorials: $(TESTS)  ## run the tutorials and write their pages
+	$(BIN)/python docs/build_tutorials.py
+
 bench: $(TESTS)  ## measure gradients, curvature products, solvers, strategies and methods
 	$(BIN)/python benchmarks/gradients.py
 	$(BIN)/python benchmarks/curvature.py
 	$(BIN)/python benchmarks/strategies.py
-	$(BIN)/python benchmarks/wine.py
 	$(BIN)/python benchmarks/detection.py
 	$(BIN)/python benchmarks/methods.py
+
+evidence: $(TESTS)  ## repeat published experiments in a short form, under an hour on two cores
+	$(BIN)/python benchmarks/reproduce.py --form short
+
+evidence-full: $(TESTS)  ## repeat published experiments in full, and make the results page
+	$(BIN)/python benchmarks/reproduce.py --form full
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

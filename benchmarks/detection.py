@@ -8,51 +8,33 @@ the network of ``deel-influence demo`` is trained once, under the recorders of a
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
 import method_table
 import numpy as np
 from environment import write_json
+from method_scores import detection_measures, scores_by_method
 
 from deel_influence.cli.demo_data import NoisyDigits, noisy_digits
 from deel_influence.cli.demo_network import train_digits_network
-from deel_influence.cli.methods import METHODS, RECORDERS, MethodInputs
-from deel_influence.cli.settings import EXACT_DAMPING
-from deel_influence.datasets.source import DataSource, stream_arrays
-from deel_influence.evaluation.mislabel import average_precision, recall_at_budget, roc_auc
-from deel_influence.ihvp import ExactIHVP
-from deel_influence.model import InfluenceModel
 
 FRACTION, BUDGET = 0.1, 0.1
 
 
-def scores_by_method(digits: NoisyDigits, epochs: int, seed: int) -> dict[str, np.ndarray]:
+def digits_scores(digits: NoisyDigits, epochs: int, seed: int) -> dict[str, np.ndarray]:
     """Train once, and return the scores ``(n,)`` of each method."""
-    with TemporaryDirectory() as folder:
-        recorders = {name: make(Path(folder), epochs) for name, make in RECORDERS.items()}
-        network = train_digits_network(
-            digits.images, digits.labels, epochs, seed, callbacks=list(recorders.values())
-        )
-        source = DataSource("digits", stream_arrays(digits.images, digits.labels, batch_size=256))
-        model = InfluenceModel(network)
-        strategy = ExactIHVP(model, source.dataset, damping=EXACT_DAMPING)
-        inputs = MethodInputs(model, source, strategy, seed, recorders)
-        return {
-            method.value: entry.make(inputs).score(source.dataset, verbose=0).values
-            for method, entry in METHODS.items()
-        }
+    images, labels = digits.images, digits.labels
+    train = partial(train_digits_network, images, labels, epochs, seed, None)
+    return scores_by_method(train, images, labels, epochs=epochs, seed=seed)[0]
 
 
 def measures(scores: np.ndarray, flipped: np.ndarray) -> dict[str, float]:
     """Return how well an order finds the flipped labels."""
-    return {
-        "roc_auc": roc_auc(scores, flipped),
-        "average_precision": average_precision(scores, flipped),
-        "recall": float(recall_at_budget(scores, flipped, [BUDGET])[0]),
-    }
+    found = detection_measures(scores, flipped, [BUDGET])
+    return {**found, "recall": found["recall"][0]}
 
 
 def main() -> None:
@@ -66,7 +48,7 @@ def main() -> None:
     for seed in range(options.seeds):
         digits = noisy_digits(FRACTION, seed)
         keras.backend.clear_session()
-        every = scores_by_method(digits, options.epochs, seed)
+        every = digits_scores(digits, options.epochs, seed)
         every["random (mean)"] = np.zeros(len(digits.flipped))
         for name, scores in every.items():
             found.setdefault(name, []).append(measures(scores, digits.flipped))

@@ -22,6 +22,8 @@ def pytest_configure() -> None:
     (cpu,) = tf.config.list_physical_devices("CPU")
     parts = [tf.config.LogicalDeviceConfiguration()] * LOGICAL_DEVICES
     tf.config.set_logical_device_configuration(cpu, parts)
+    # On a GPU, TensorFlow rounds the factors of float32 products to ten bits unless told not to.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 @pytest.fixture(autouse=True)

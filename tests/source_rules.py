@@ -47,6 +47,8 @@ ALLOWED_PEERS = {
     ("cli", "datasets"),
     ("cli", "evaluation"),
     ("cli", "report"),
+    ("evaluation", "plots"),
+    ("evaluation", "report"),
     ("benchmark", "datasets"),
     ("benchmark", "evaluation"),
     ("benchmark", "report"),

@@ -293,10 +293,10 @@ def test_half_precision_weights_give_float32_gradients():
 
 
 def test_the_hessian_over_recurrent_weights_needs_no_vectorised_loop():
-    keras_model = keras.Sequential([keras.Input((3, 2)), layers.GRU(2), layers.Dense(1)])
+    keras_model = keras.Sequential([keras.Input((2, 2)), layers.GRU(2), layers.Dense(1)])
     model = InfluenceModel(keras_model, 0, loss_function="mse")
     generator = np.random.default_rng(0)
-    x, y = generator.normal(size=(3, 3, 2)), generator.normal(size=(3, 1))
+    x, y = generator.normal(size=(3, 2, 2)), generator.normal(size=(3, 1))
     assert_close(dense_curvature(model, batches(x, y)).matrix, mean_hessian(model, x, y), 1e-9)
 
 

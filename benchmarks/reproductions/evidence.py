@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import keras
+import matplotlib.pyplot as plt
 import numpy as np
 
 # The scripts of the folder above are no package: they are run as `python benchmarks/NAME.py`.
@@ -24,10 +25,24 @@ RESULTS = ROOT / "benchmarks" / "reproductions" / "results"
 FIGURES = ROOT / "docs" / "evidence" / "images"
 FORMS = ("full", "short", "smoke")
 
-_FROM_TFDS = {"mnist": "mnist", "cifar10_12k": "cifar10"}
+
+class MissingDataError(SystemExit):
+    """The data of an experiment is not there.
+
+    A script ends by it with an exit status of its own, which ``reproduce.py`` knows.
+
+    Parameters
+    ----------
+    message
+        What is needed.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = os.EX_NOINPUT
 
 
-@dataclass(frozen=True)
+@dataclass
 class Options:
     """What a reproduction is asked for on its command line.
 
@@ -37,15 +52,18 @@ class Options:
         "full" for the published experiment, "short" for one that takes some minutes on two cores,
         "smoke" for one of some seconds that only shows that the script runs.
     data_dir
-        Folder of ``.npz`` files, or None to read from TensorFlow Datasets.
+        Folder of ``.npz`` files, or None to read what can be downloaded.
     results, figures
         Folders of the JSON file and of the picture.
+    resumed
+        Whether parts of the result were on disk already; set by ``pieces.pieces_folder``.
     """
 
     form: str
     data_dir: Path | None
     results: Path
     figures: Path
+    resumed: bool = False
 
 
 def read_options(description: str | None, arguments: list[str] | None = None) -> Options:
@@ -58,7 +76,7 @@ def read_options(description: str | None, arguments: list[str] | None = None) ->
         "--data-dir",
         type=Path,
         default=os.environ.get(DATA_VARIABLE),
-        help=f"folder of .npz files (default: the variable {DATA_VARIABLE}, else TFDS)",
+        help=f"folder of .npz files (default: the variable {DATA_VARIABLE}, else downloads)",
     )
     parser.add_argument(
         "--out", type=Path, help="folder for JSON and picture (default: the committed ones)"
@@ -82,44 +100,56 @@ def load_data(name: str, data_dir: Path | None) -> dict[str, np.ndarray]:
     name
         Name of the file without ``.npz``.
     data_dir
-        The folder of files; None reads what TensorFlow Datasets has.
+        The folder of files; None downloads what Keras or TensorFlow Datasets has.
 
     Raises
     ------
-    FileNotFoundError
-        If the folder has no such file, or there is no folder for data that is not in TFDS.
+    MissingDataError
+        If the folder has no such file, or there is no folder for data that cannot be downloaded.
     """
     if data_dir is not None:
         path = data_dir / f"{name}.npz"
         if not path.exists():
-            message = (
+            _stop(
                 f"Option --data-dir must be a folder that holds {path.name}. "
                 f"Received: {str(data_dir)!r}. See docs/evidence/data.md for what it holds."
             )
-            raise FileNotFoundError(message)
         with np.load(path) as arrays:
             return {key: arrays[key] for key in arrays.files}
-    if name not in _FROM_TFDS:
-        message = (
-            f"Option --data-dir (or the variable {DATA_VARIABLE}) must be given: {name!r} is not "
-            "in TensorFlow Datasets. Received: None. See docs/evidence/data.md for what it holds."
+    if name not in _DOWNLOADS:
+        _stop(
+            f"Option --data-dir (or the variable {DATA_VARIABLE}) must be a folder that holds "
+            f"{name}.npz. Received: None. See docs/evidence/data.md for what it holds."
         )
-        raise FileNotFoundError(message)
-    return _from_tfds(_FROM_TFDS[name])
+    return _DOWNLOADS[name]()
 
 
-def _from_tfds(name: str) -> dict[str, np.ndarray]:
+def _stop(message: str) -> NoReturn:
+    # The interpreter prints no message beside an exit status.
+    print(message, file=sys.stderr)
+    raise MissingDataError(message)
+
+
+def _mnist() -> dict[str, np.ndarray]:
+    # In the original order, which TensorFlow Datasets does not keep: experiments name images by
+    # their places.
+    (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
+    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+
+
+def _cifar10() -> dict[str, np.ndarray]:
     import tensorflow_datasets as tfds
 
     arrays = {}
     for split in ("train", "test"):
         inputs, labels = tfds.as_numpy(
-            tfds.load(name, split=split, batch_size=-1, as_supervised=True)
+            tfds.load("cifar10", split=split, batch_size=-1, as_supervised=True)
         )
-        # MNIST has an axis of one channel in TFDS, which the files have not.
-        arrays[f"x_{split}"] = inputs[..., 0] if inputs.shape[-1] == 1 else inputs
-        arrays[f"y_{split}"] = labels
+        arrays[f"x_{split}"], arrays[f"y_{split}"] = inputs, labels
     return arrays
+
+
+_DOWNLOADS = {"mnist": _mnist, "cifar10_12k": _cifar10}
 
 
 @dataclass
@@ -138,6 +168,8 @@ class Evidence:
         What the script was asked for.
     settings
         All that the figures depend on.
+    num_workers
+        The number of processes, for the command that is written down.
     rows
         One per figure, see `add`.
     notes
@@ -151,6 +183,7 @@ class Evidence:
     source: str
     options: Options
     settings: dict[str, Any]
+    num_workers: int = 1
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
@@ -197,14 +230,15 @@ class Evidence:
         bounds = "" if reached is None else ("  reached" if reached else "  NOT REACHED")
         print(f"{quantity}: {measured:.4g} (published: {published}){bounds}", flush=True)
 
-    def save(self, figure: Any = None) -> Path:
-        """Write the JSON file, and the picture if there is one, and return the file's path."""
-        command = shlex.join(["python", f"benchmarks/reproductions/{self.name}.py"])
-        if self.options.form != "full":
-            command += f" --form {self.options.form}"
+    def save(self, figure: plt.Figure | None = None) -> Path:
+        """Write the JSON file, and the picture if there is one, and return the file's path.
+
+        The figure is closed.
+        """
         if figure is not None:
             self.options.figures.mkdir(parents=True, exist_ok=True)
             figure.savefig(self.options.figures / f"{self.name}.png", dpi=80)
+            plt.close(figure)
         path = self.options.results / f"{self.name}.json"
         write_json(
             path,
@@ -212,9 +246,10 @@ class Evidence:
                 "name": self.name,
                 "title": self.title,
                 "source": self.source,
-                "command": command,
+                "command": self._command(),
                 "form": self.options.form,
                 "seconds": round(time.perf_counter() - self.started, 1),
+                "resumed": self.options.resumed,
                 "figure": None if figure is None else f"{self.name}.png",
                 "settings": self.settings,
                 "rows": self.rows,
@@ -223,3 +258,14 @@ class Evidence:
             },
         )
         return path
+
+    def _command(self) -> str:
+        """Return the command line; the folder of data is another one on each machine."""
+        parts = ["python", f"benchmarks/reproductions/{self.name}.py"]
+        if self.options.form != "full":
+            parts += ["--form", self.options.form]
+        if self.options.data_dir is not None:
+            parts += ["--data-dir", "FOLDER"]
+        if self.num_workers > 1:
+            parts += ["--workers", str(self.num_workers)]
+        return " ".join(parts)

@@ -13,7 +13,7 @@ from ..types import Batch, IdFunction
 from ..utils.devices import check_device
 from ..utils.nearest_neighbors import BaseNearestNeighbors, LinearNearestNeighbors
 from ..utils.top_k import ORDER, check_k, check_order
-from .caching import CACHE, save_vectors, vector_origin
+from .caching import CACHE, save_vectors
 from .pairs import PairCalculator
 from .queries import lined_up, save_scored
 from .sample_pool import SamplePool
@@ -79,8 +79,7 @@ class BaseInfluenceCalculator(PairCalculator):
         if save_influence_vector_ds_path is not None:
             computed = self._vectors(train_set, id_fn, device, verbose="auto")
             vectors = ((ids, v) for _, ids, v in computed)
-            origin = vector_origin(self, self._vector_settings())
-            save_vectors(vectors, save_influence_vector_ds_path, origin)
+            save_vectors(vectors, save_influence_vector_ds_path, self.origin())
         signature = (
             relaxed_element_spec(train_set),
             tf.TensorSpec((None, None), self.model.dtype),

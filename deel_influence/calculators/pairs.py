@@ -39,6 +39,10 @@ class PairCalculator(SelfInfluenceCalculator):
         self.query_model = measured_model(model, measurement)
         self.query_engine = GradientEngine.of(self.query_model)
 
+    def origin(self) -> str:
+        """Return a digest of what scores depend on besides the data: class, model and settings."""
+        return vector_origin(self, self._vector_settings())
+
     @property
     def _engines(self) -> tuple[GradientEngine, ...]:
         return (self.engine, self.query_engine)
@@ -90,7 +94,7 @@ class PairCalculator(SelfInfluenceCalculator):
         if load_path is None:
             message = "CACHE.DISK needs the path of saved influence vectors. Received: None."
             raise ValueError(message)
-        origin = vector_origin(self, self._vector_settings())
+        origin = self.origin()
         VectorReader(load_path, origin)  # a wrong path is reported now, not at the first query
 
         def read() -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:

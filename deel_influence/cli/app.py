@@ -10,6 +10,7 @@ import typer
 
 from .demo import demo
 from .errors import OneLineErrors
+from .evaluate import evaluate
 from .fit import fit
 from .triage import triage
 
@@ -33,6 +34,7 @@ def _show_help(context: typer.Context) -> None:
 
 app.command()(triage)
 app.command()(fit)
+app.command()(evaluate)
 app.command()(demo)
 
 

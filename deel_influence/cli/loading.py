@@ -47,6 +47,20 @@ def load_inputs(
     return model, source
 
 
+def load_queries(model: InfluenceModel, queries: str, batch_size: int) -> DataSource:
+    """Return the examples that ``--queries`` names, which fit the model.
+
+    Raises
+    ------
+    DeelInfluenceError
+        If they cannot be used.
+    """
+    source = load_source(queries, batch_size, image_shape(model.model))
+    with named_read_errors(source):
+        check_fit(model, source, "--queries")
+    return source
+
+
 @contextmanager
 def named_read_errors(source: DataSource) -> Iterator[None]:
     """Say which file or source it was where TensorFlow fails to read the data in the body."""
@@ -123,8 +137,8 @@ def image_shape(model: keras.Model) -> ImageShape | None:
     return None
 
 
-def check_fit(model: InfluenceModel, source: DataSource) -> None:
-    """Check on the first batch that the data are what the model takes.
+def check_fit(model: InfluenceModel, source: DataSource, option: str = "--data") -> None:
+    """Check on the first batch that the data, given by ``option``, are what the model takes.
 
     Raises
     ------
@@ -140,7 +154,7 @@ def check_fit(model: InfluenceModel, source: DataSource) -> None:
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
         shapes = tf.nest.map_structure(lambda part: tuple(part.shape), batch)
         message = (
-            "--data must be what the model and its loss take. Received: batches of shapes "
+            f"{option} must be what the model and its loss take. Received: batches of shapes "
             f"{shapes} for a model of input shape {getattr(model.model, 'input_shape', '?')}, "
             f"which fail with: {one_line(error, 400)}"
         )

@@ -1,5 +1,46 @@
 """How good are the answers? Comparisons with a known truth."""
 
+from .convex import ConvexTraining
+from .correlations import pearson, spearman, strategy_correlations
+from .evaluating import evaluate
+from .evaluation import Evaluation
+from .fixing import FixingCurve, accuracy_after_fixing
+from .ground_truth import GroundTruth
+from .lds import LinearDatamodellingScore, linear_datamodelling_score
+from .measures import QueryOutputs
 from .mislabel import average_precision, detection_curve, recall_at_budget, roc_auc
+from .networks import NetworkTraining
+from .removals import RemovalCorrelation, predicted_changes, removal_correlation
+from .retraining import retrain, retrain_shard
+from .subsets import leave_groups_out, leave_one_out, random_subsets
+from .top_removal import Brittleness, brittleness
 
-__all__ = ["average_precision", "detection_curve", "recall_at_budget", "roc_auc"]
+__all__ = [
+    "Brittleness",
+    "ConvexTraining",
+    "Evaluation",
+    "FixingCurve",
+    "GroundTruth",
+    "LinearDatamodellingScore",
+    "NetworkTraining",
+    "QueryOutputs",
+    "RemovalCorrelation",
+    "accuracy_after_fixing",
+    "average_precision",
+    "brittleness",
+    "detection_curve",
+    "evaluate",
+    "leave_groups_out",
+    "leave_one_out",
+    "linear_datamodelling_score",
+    "pearson",
+    "predicted_changes",
+    "random_subsets",
+    "recall_at_budget",
+    "removal_correlation",
+    "retrain",
+    "retrain_shard",
+    "roc_auc",
+    "spearman",
+    "strategy_correlations",
+]

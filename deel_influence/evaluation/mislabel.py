@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .checks import suspects, whole_examples
+
 
 def detection_curve(scores: np.ndarray, mislabelled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return how many mislabelled examples are found as the list is read.
@@ -34,7 +36,7 @@ def detection_curve(scores: np.ndarray, mislabelled: np.ndarray) -> tuple[np.nda
     ValueError
         If the shapes differ, a score is NaN, or not both kinds of examples are there.
     """
-    scores, mislabelled = _check(scores, mislabelled)
+    scores, mislabelled = suspects(scores, mislabelled)
     order = np.argsort(-scores, kind="stable")
     descending = scores[order]
     ends = np.append(np.flatnonzero(descending[1:] != descending[:-1]) + 1, len(scores))
@@ -52,23 +54,15 @@ def recall_at_budget(
     scores, mislabelled
         As for `detection_curve`.
     budgets
-        Shares of the list that are read, each from 0 to 1; a broken example is not read.
+        Shares of the list that are read, each from 0 to 1, shape ``(t,)``; a broken example is not
+        read.
 
     Returns
     -------
-    Shares from 0 to 1, one per budget.
+    Shares from 0 to 1, shape ``(t,)``.
     """
-    shares = np.asarray(budgets, dtype=np.float64)
-    if not np.all((shares >= 0.0) & (shares <= 1.0)):
-        message = (
-            "Argument `budgets` must hold shares from 0 to 1 (a tenth of the list is 0.1). "
-            f"Received: budgets={budgets!r}."
-        )
-        raise ValueError(message)
     read, found = detection_curve(scores, mislabelled)
-    # 0.29 * 100 is a little less than 29 in floating point, which must not cost an example.
-    whole_examples = np.floor(shares * read[-1] + 1e-9)
-    return np.interp(whole_examples, read, found) / found[-1]
+    return np.interp(whole_examples(budgets, read[-1]), read, found) / found[-1]
 
 
 def roc_auc(scores: np.ndarray, mislabelled: np.ndarray) -> float:
@@ -102,33 +96,3 @@ def average_precision(scores: np.ndarray, mislabelled: np.ndarray) -> float:
     read, found = detection_curve(scores, mislabelled)
     precision = found[1:] / read[1:]
     return float(np.sum(np.diff(found) * precision) / found[-1])
-
-
-def _check(scores: np.ndarray, mislabelled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scores, mislabelled = np.asarray(scores), np.asarray(mislabelled)
-    if scores.ndim != 1 or scores.shape != mislabelled.shape:
-        message = (
-            "Arguments `scores` and `mislabelled` must both have the shape (n,). "
-            f"Received: {scores.shape} and {mislabelled.shape}."
-        )
-        raise ValueError(message)
-    if mislabelled.dtype != bool:
-        message = (
-            "Argument `mislabelled` must be a mask of dtype bool. "
-            f"Received: dtype {mislabelled.dtype}. Compare the labels: given != true."
-        )
-        raise ValueError(message)
-    if np.isnan(scores).any():
-        message = (
-            "Argument `scores` must hold no NaN, which has no place in an order. "
-            f"Received: {int(np.isnan(scores).sum())} of {len(scores)}, "
-            f"the first at position {int(np.flatnonzero(np.isnan(scores))[0])}."
-        )
-        raise ValueError(message)
-    if not mislabelled.any() or mislabelled.all():
-        message = (
-            "Argument `mislabelled` must mark some examples, and not all. "
-            f"Received: {int(mislabelled.sum())} of {len(mislabelled)}."
-        )
-        raise ValueError(message)
-    return scores, mislabelled

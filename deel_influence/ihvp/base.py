@@ -46,6 +46,11 @@ class InverseHessianVectorProduct(ABC):
         needs none.
     config
         The other arguments that the strategy was made with, by name; values that JSON can hold.
+
+    Attributes
+    ----------
+    seed_was_drawn
+        Whether the seed in `config` was drawn here, because none was given.
     """
 
     name: ClassVar[str]
@@ -81,9 +86,11 @@ class InverseHessianVectorProduct(ABC):
         self.train_dataset = train_dataset
         self.engine = GradientEngine.of(model)
         self.config = {key: _plain(value) for key, value in (config or {}).items()}
-        if self.config.get("seed", 0) is None:
-            # A seed of its own, so that copies and loaded strategies draw the same.
-            self.config["seed"] = int(np.random.default_rng().integers(2**31))
+        self.seed_was_drawn = self.config.get("seed", 0) is None
+        if self.seed_was_drawn:
+            # A seed of its own, so that copies and loaded strategies draw the same. From NumPy's
+            # global generator, so that keras.utils.set_random_seed fixes it.
+            self.config["seed"] = int(np.random.randint(2**31 - 1))
         self._model_fingerprint = model_fingerprint(model)
 
     @abstractmethod

@@ -64,8 +64,7 @@ class KroneckerIHVP(InverseHessianVectorProduct):
         super().__init__(model, train_dataset, config)
         checked = check_damping(damping, model.layout)
         self.config["damping"] = list(checked) if isinstance(checked, tuple) else checked
-        # An own draw where there is no seed; TensorFlow's draws would depend on its global one.
-        drawn = int(np.random.default_rng(seed).integers(2**31))
+        drawn = int(np.random.default_rng(self.config["seed"]).integers(2**31))
         dataset = self._fit_dataset()
         blocks = self._fit(FisherPass(self.engine, dataset, fisher, drawn, verbose), approximation)
         values = _damping_of_blocks(checked, blocks, model.layout)

@@ -245,7 +245,7 @@ class _Run:
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """Return what turns the rows into kept orthonormal ones, and ζ; None if none is kept."""
         # Rows of unit length first: their lengths may differ by more than rounding allows.
-        length = np.sqrt(np.maximum(np.diag(gram), np.finfo(np.float64).tiny))
+        length = np.sqrt(np.maximum(np.diag(gram), np.finfo(np.float32).tiny))
         scaled = gram / np.outer(length, length)
         values, vectors = np.linalg.eigh((scaled + scaled.T) / 2)
         resolved = values > len(gram) * np.finfo(rows.dtype.as_numpy_dtype).eps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ def npz_path(path: str | Path) -> Path:
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Write arrays to an ``.npz`` file under a temporary name, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.npz")
+    # Two threads, or processes of two machines, may write one file at the same time.
+    own = f"{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    temporary = path.with_name(f".{path.name}.{own}.tmp.npz")
     try:
         np.savez(temporary, allow_pickle=False, **arrays)
         temporary.replace(path)

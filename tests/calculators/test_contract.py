@@ -72,6 +72,72 @@ def any_calculator(request, calculators):
     return made_once(request.param, calculators)
 
 
+# Streaming, sorting, caching, ids and checks are the base classes' business. A row for each way in
+# which a subclass has a part in them: plain, with checks of its own before a pass, over several
+# checkpoints, from a record, over all data at once, outside of compiled functions.
+EVERY_WAY = (
+    "exact",
+    "newton-step",
+    "trak",
+    "representer-l2",
+    "representer-lje",
+    "two-hooks",
+    "tracin",
+)
+EVERY_SELF_WAY = ("aum", "el2n", "knn-shapley", "sample-boundary", "two-lines")
+PAIR_WAYS = [case for case in CALCULATORS if case.id in EVERY_WAY]
+ANY_WAYS = PAIR_WAYS + [case for case in SELF_CALCULATORS if case.id in EVERY_SELF_WAY]
+
+
+@pytest.fixture(params=PAIR_WAYS, ids=lambda case: case.id)
+def pair_way(request, calculators):
+    return made_once(request.param, calculators)
+
+
+@pytest.fixture(params=ANY_WAYS, ids=lambda case: case.id)
+def any_way(request, calculators):
+    return made_once(request.param, calculators)
+
+
+def each_once(rows: list, ways: list, values: list, of_each: object) -> list:
+    """Return all pairs of ways and values, and one value for each of the other rows."""
+    return [
+        pytest.param(row, value, id=f"{row.id}-{getattr(value, 'name', value)}")
+        for row in rows
+        for value in (values if row in ways else [of_each])
+    ]
+
+
+def test_a_row_stands_for_each_way_of_the_base_classes():
+    assert {case.id for case in ANY_WAYS} == {*EVERY_WAY, *EVERY_SELF_WAY}
+
+
+# These come first: they see the calculators that the other tests share before anything else has
+# been compiled.
+@pytest.mark.parametrize("case", CALCULATORS, ids=lambda case: case.id)
+def test_no_kernel_is_traced_twice_over_partial_batches(case, calculators):
+    assert case.id not in calculators
+    calculator = made_once(case, calculators)
+    for queries, train in ((QUERIES, TRAIN), (examples(3).batch(2), examples(N + 4).batch(5))):
+        calculator.score(train)
+        calculator.influence_matrix(queries, train)
+        list(calculator.compute_influence_vector(train))
+        list(calculator.top_k(queries, train, 3, influence_vector_in_cache=CACHE.MEMORY))
+    traces = {name: kernel.num_traces for name, kernel in calculator._kernels.items()}
+    assert len(traces) > 1
+    assert traces == dict.fromkeys(traces, 1)
+
+
+@pytest.mark.parametrize("case", SELF_CALCULATORS, ids=lambda case: case.id)
+def test_scoring_is_traced_once_over_partial_batches(case, calculators):
+    assert case.id not in calculators
+    calculator = made_once(case, calculators)
+    for train in (TRAIN, TRAIN.skip(2), TRAIN.take(1)):
+        calculator.score(train)
+    # A hook that runs as plain Python is never traced.
+    assert sum(kernel.num_traces for kernel in calculator._kernels.values()) <= 1
+
+
 def test_the_matrix_has_a_row_for_each_query_and_a_column_for_each_training_example(calculator):
     matrix, query_ids, train_ids = calculator.influence_matrix(QUERIES, TRAIN, return_ids=True)
     assert matrix.shape == (M, N)
@@ -89,19 +155,19 @@ FORMS = {
     "rebatched": lambda d: d.batch(6).unbatch().batch(9),
     "unknown-size": lambda d: d.filter(lambda x, y: y > -1).batch(8),
     "cached": lambda d: d.batch(8).cache(),
+    "fives-of-unknown-size": lambda d: d.filter(lambda x, y: y > -1).batch(5),
 }
 
 
-# Cutting into batches is the base classes' business: all forms for some methods, two for each.
+# Cutting into batches is the base classes' business: all forms for some methods, one for each.
 EVERY_FORM = ("exact", "two-hooks", "two-lines")
-FEW_FORMS = ("fives", "unknown-size")
 
 
 def rows_and_forms(rows: list) -> list:
     return [
         pytest.param(row, form, id=f"{row.id}-{form}")
         for row in rows
-        for form in (FORMS if row.id in EVERY_FORM else FEW_FORMS)
+        for form in (FORMS if row.id in EVERY_FORM else ["fives-of-unknown-size"])
     ]
 
 
@@ -131,15 +197,15 @@ def test_self_influence_is_the_diagonal_of_the_matrix(case, calculators):
     assert_close(calculator.score(TRAIN), np.diag(matrix), RTOL)
 
 
-def test_the_scored_dataset_holds_the_batches_and_their_scores(any_calculator):
-    scored = list(any_calculator.compute_influence_values(TRAIN))
+def test_the_scored_dataset_holds_the_batches_and_their_scores(any_way):
+    scored = list(any_way.compute_influence_values(TRAIN))
     assert [len(scores) for _, scores in scored] == [8, 8, 7]
     assert scored[0][1].dtype == tf.float32
     for ((x, y), _), (expected_x, expected_y) in zip(scored, TRAIN, strict=True):
         np.testing.assert_array_equal(x, expected_x)
         np.testing.assert_array_equal(y, expected_y)
     values = np.concatenate([scores for _, scores in scored])
-    assert_close(values, any_calculator.score(TRAIN), 1e-6)
+    assert_close(values, any_way.score(TRAIN), 1e-6)
 
 
 def test_eager_and_compiled_scores_are_the_same(any_calculator):
@@ -160,8 +226,11 @@ def test_influence_vectors_give_the_scores_of_the_matrix(case, calculators):
     assert_close(products, calculator.influence_matrix(QUERIES, TRAIN), RTOL)
 
 
-@pytest.mark.parametrize("cache", list(CACHE))
-def test_values_in_batches_equal_the_matrix_for_every_cache(calculator, cache, tmp_path):
+@pytest.mark.parametrize(
+    ("case", "cache"), each_once(CALCULATORS, PAIR_WAYS, list(CACHE), CACHE.DISK)
+)
+def test_values_in_batches_equal_the_matrix_for_every_cache(case, cache, calculators, tmp_path):
+    calculator = made_once(case, calculators)
     path = tmp_path / "vectors"
     calculator.compute_influence_vector(TRAIN, path)
     rows = []
@@ -176,8 +245,9 @@ def test_values_in_batches_equal_the_matrix_for_every_cache(calculator, cache, t
 
 
 @pytest.mark.parametrize("order", list(ORDER))
-@pytest.mark.parametrize("k", [1, 3, N + 5])
-def test_top_k_per_query_equals_the_full_sort(calculator, k, order):
+@pytest.mark.parametrize(("case", "k"), each_once(CALCULATORS, PAIR_WAYS, [1, 3, N + 5], 3))
+def test_top_k_per_query_equals_the_full_sort(case, k, order, calculators):
+    calculator = made_once(case, calculators)
     matrix = calculator.influence_matrix(QUERIES, TRAIN)
     keys = -matrix if order is ORDER.DESCENDING else matrix
     expected = np.argsort(keys, axis=1, kind="stable")[:, :k]
@@ -192,9 +262,9 @@ def test_top_k_per_query_equals_the_full_sort(calculator, k, order):
 
 
 @pytest.mark.parametrize("cache", [CACHE.MEMORY, CACHE.DISK])
-def test_top_k_from_cached_vectors_finds_the_same(calculator, cache, tmp_path):
+def test_top_k_from_cached_vectors_finds_the_same(pair_way, cache, tmp_path):
     path = tmp_path / "vectors"
-    cached = calculator.top_k(
+    cached = pair_way.top_k(
         QUERIES,
         TRAIN,
         3,
@@ -203,28 +273,29 @@ def test_top_k_from_cached_vectors_finds_the_same(calculator, cache, tmp_path):
         load_influence_vector_ds_path=path,
         return_ids=True,
     )
-    streamed = calculator.top_k(QUERIES, TRAIN, 3, return_ids=True)
+    streamed = pair_way.top_k(QUERIES, TRAIN, 3, return_ids=True)
     for (*_, found), (*_, expected) in zip(cached, streamed, strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("k", [4, N + 1])
-def test_top_k_of_the_training_set_equals_the_full_sort(any_calculator, k):
-    scores = any_calculator.score(TRAIN).values
+@pytest.mark.parametrize(
+    ("case", "k"), each_once(CALCULATORS + SELF_CALCULATORS, ANY_WAYS, [4, N + 1], 4)
+)
+def test_top_k_of_the_training_set_equals_the_full_sort(case, k, calculators):
+    calculator = made_once(case, calculators)
+    scores = calculator.score(TRAIN).values
     expected = np.argsort(-scores, kind="stable")[:k]
-    samples, values, ids = any_calculator.compute_top_k_from_training_dataset(
-        TRAIN, k, return_ids=True
-    )
+    samples, values, ids = calculator.compute_top_k_from_training_dataset(TRAIN, k, return_ids=True)
     np.testing.assert_array_equal(ids, expected)
     assert_close(values, scores[expected], 1e-6)
     np.testing.assert_array_equal(samples, arrays(N, 0)[0][expected])
-    pair = any_calculator.compute_top_k_from_training_dataset(TRAIN, k)
+    pair = calculator.compute_top_k_from_training_dataset(TRAIN, k)
     assert len(pair) == 2
 
 
-def test_ascending_is_descending_reversed(any_calculator):
+def test_ascending_is_descending_reversed(any_way):
     (_, low, low_ids), (_, high, high_ids) = (
-        any_calculator.compute_top_k_from_training_dataset(TRAIN, N, order, return_ids=True)
+        any_way.compute_top_k_from_training_dataset(TRAIN, N, order, return_ids=True)
         for order in (ORDER.ASCENDING, ORDER.DESCENDING)
     )
     np.testing.assert_array_equal(low, high[::-1])
@@ -234,7 +305,7 @@ def test_ascending_is_descending_reversed(any_calculator):
     np.testing.assert_array_equal(low_ids[alone], high_ids[::-1][alone])
 
 
-def test_ids_come_from_the_user_where_given(any_calculator):
+def test_ids_come_from_the_user_where_given(any_way):
     x, y = arrays(N, 0)
     ids = 1000 + 3 * np.arange(N)
     known = {row.tobytes(): i for row, i in zip(x, ids, strict=True)}
@@ -243,35 +314,13 @@ def test_ids_come_from_the_user_where_given(any_calculator):
         return np.array([known[row.tobytes()] for row in batch[0].numpy()])
 
     shuffled = examples().shuffle(N).batch(8)
-    scores = any_calculator.score(shuffled, id_fn=id_fn).to_pandas().sort_index()
+    scores = any_way.score(shuffled, id_fn=id_fn).to_pandas().sort_index()
     np.testing.assert_array_equal(scores.index, ids)
-    assert_close(scores.to_numpy(), any_calculator.score(TRAIN), RTOL)
-    _, _, best = any_calculator.compute_top_k_from_training_dataset(
+    assert_close(scores.to_numpy(), any_way.score(TRAIN), RTOL)
+    _, _, best = any_way.compute_top_k_from_training_dataset(
         shuffled, 3, return_ids=True, id_fn=id_fn
     )
-    np.testing.assert_array_equal(best, any_calculator.score(TRAIN).top_k(3).ids * 3 + 1000)
-
-
-@pytest.mark.parametrize("case", CALCULATORS, ids=lambda case: case.id)
-def test_no_kernel_is_traced_twice_over_partial_batches(case):
-    calculator = fresh(case)
-    for queries, train in ((QUERIES, TRAIN), (examples(3).batch(2), examples(N + 4).batch(5))):
-        calculator.score(train)
-        calculator.influence_matrix(queries, train)
-        list(calculator.compute_influence_vector(train))
-        list(calculator.top_k(queries, train, 3, influence_vector_in_cache=CACHE.MEMORY))
-    traces = {name: kernel.num_traces for name, kernel in calculator._kernels.items()}
-    assert len(traces) > 1
-    assert traces == dict.fromkeys(traces, 1)
-
-
-@pytest.mark.parametrize("case", SELF_CALCULATORS, ids=lambda case: case.id)
-def test_scoring_is_traced_once_over_partial_batches(case):
-    calculator = fresh(case)
-    for train in (TRAIN, TRAIN.skip(2), TRAIN.take(1)):
-        calculator.score(train)
-    # A hook that runs as plain Python is never traced.
-    assert sum(kernel.num_traces for kernel in calculator._kernels.values()) <= 1
+    np.testing.assert_array_equal(best, any_way.score(TRAIN).top_k(3).ids * 3 + 1000)
 
 
 def test_scores_can_be_computed_on_another_device(any_calculator):
@@ -291,24 +340,24 @@ def test_scores_can_be_computed_on_another_device(any_calculator):
     ],
     ids=["unbatched", "infinite", "reshuffled", "empty", "arrays"],
 )
-def test_data_that_cannot_be_scored_are_refused(any_calculator, dataset, error, message):
+def test_data_that_cannot_be_scored_are_refused(any_way, dataset, error, message):
     with pytest.raises(error, match=message):
-        any_calculator.score(dataset)
-    if isinstance(any_calculator, BaseInfluenceCalculator):
+        any_way.score(dataset)
+    if isinstance(any_way, BaseInfluenceCalculator):
         with pytest.raises(error, match=message):
-            any_calculator.influence_matrix(QUERIES, dataset)
+            any_way.influence_matrix(QUERIES, dataset)
 
 
-def test_a_reshuffle_that_begins_later_is_noticed_at_the_next_pass(any_calculator):
+def test_a_reshuffle_that_begins_later_is_noticed_at_the_next_pass(any_way):
     """The first two openings may agree; every pass is compared with the first."""
     order = tf.Variable(0)
     x, y = arrays(N, 0)
     index = tf.data.Dataset.range(N).map(lambda i: (i + tf.cast(order, tf.int64)) % N)
     dataset = index.map(lambda i: (tf.gather(x, i), tf.gather(y, i))).batch(8)
-    any_calculator.score(dataset)
+    any_way.score(dataset)
     order.assign(1)
     with pytest.raises(DatasetOrderError, match="first batch changed"):
-        any_calculator.score(dataset)
+        any_way.score(dataset)
 
 
 def test_nan_is_reported_with_the_batch_and_the_example(any_calculator):
@@ -326,9 +375,9 @@ def test_nan_is_reported_with_the_batch_and_the_example(any_calculator):
 
 
 @pytest.mark.parametrize("k", [0, -3, 2.0])
-def test_k_below_one_is_refused(any_calculator, k):
+def test_k_below_one_is_refused(any_way, k):
     with pytest.raises(ValueError, match="`k` must be an integer of at least 1"):
-        any_calculator.compute_top_k_from_training_dataset(TRAIN, k)
-    if isinstance(any_calculator, BaseInfluenceCalculator):
+        any_way.compute_top_k_from_training_dataset(TRAIN, k)
+    if isinstance(any_way, BaseInfluenceCalculator):
         with pytest.raises(ValueError, match="`k` must be an integer of at least 1"):
-            any_calculator.top_k(QUERIES, TRAIN, k)
+            any_way.top_k(QUERIES, TRAIN, k)

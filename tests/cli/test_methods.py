@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from deel_influence.cli.app import app
 from deel_influence.cli.demo_data import load_digits_arrays
+from deel_influence.cli.demo_network import train_digits_network
 from deel_influence.cli.methods import METHODS, NUM_CHECKPOINTS, recorders_for
 from deel_influence.cli.options import Method
 from deel_influence.cli.traits import TRAITS
@@ -24,10 +25,21 @@ ALIKE = (Method.grad_cos, Method.similarity)
 
 @pytest.fixture(scope="module")
 def _few_digits(_digits_at_hand: None):
+    """Let the demonstration have few digits, and train once for all who do not watch."""
     images, labels = load_digits_arrays()
     few = images[:FEW_DIGITS], labels[:FEW_DIGITS]
+    trained: list[keras.Model] = []
+
+    def train(*arguments: object, **options: object) -> keras.Model:
+        if options["callbacks"]:
+            return train_digits_network(*arguments, **options)
+        if not trained:
+            trained.append(train_digits_network(*arguments, **options))
+        return trained[0]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deel_influence.cli.demo_data.load_digits_arrays", lambda: few)
+        patch.setattr("deel_influence.cli.demo_run.train_digits_network", train)
         yield
 
 

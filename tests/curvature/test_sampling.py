@@ -176,11 +176,11 @@ def test_the_labels_of_the_data_have_no_part_in_the_draw():
 def test_layers_that_automatic_differentiation_serves_see_the_same_draw():
     """A recurrent layer's gradients and a dense layer's must belong together."""
     model = BaseInfluenceModel(
-        keras.Sequential([keras.Input((3, 2)), layers.LSTM(2), layers.Dense(1)]),
+        keras.Sequential([keras.Input((2, 2)), layers.SimpleRNN(2), layers.Dense(1)]),
         loss_function="mse",
     )
     engine = GradientEngine.of(model)
-    batch = (tf.random.normal((4, 3, 2), dtype=tf.float64), tf.zeros((4, 1), tf.float64))
+    batch = (tf.random.normal((4, 2, 2), dtype=tf.float64), tf.zeros((4, 1), tf.float64))
     engine.prepare(batch)
     rows = sampled_gradients(engine, batch, tf.constant([0, 0])).materialize().numpy()
     values = [v.value for v in model.weights]

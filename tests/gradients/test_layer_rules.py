@@ -17,7 +17,10 @@ from deel_influence.utils.kernels import Kernel
 from tests.cases import FALLBACK_CASES, RULED_CASES, ModelCase
 from tests.oracles import assert_close, gradient_rows
 
-CASES = [pytest.param(case, id=case.id) for case in RULED_CASES + FALLBACK_CASES]
+# The case of several recurrent layers has an LSTM too.
+CASES = [
+    pytest.param(case, id=case.id) for case in RULED_CASES + FALLBACK_CASES if case.id != "lstm"
+]
 pytestmark = pytest.mark.usefixtures("float64")
 # Rounding of float64 over the few hundred additions of these models.
 RTOL = 1e-10
@@ -108,11 +111,33 @@ def test_the_rules_serve_exactly_the_variables_that_they_should(prepared, reques
     assert paths == expected
 
 
-# Rows from automatic differentiation are turned alike, whatever layer they are of.
 @pytest.mark.parametrize(
-    "prepared",
-    [case for case in CASES if "lstm" not in case.id and "gru" not in case.id],
-    indirect=True,
+    "prepared", [case for case in CASES if case.id == "gru-and-bidirectional"], indirect=True
+)
+def test_recurrent_layers_are_vectorised_even_where_tensorflow_cannot_vectorise_their_loop(
+    prepared,
+):
+    assert prepared.engine.fallback_mode != "sequential"
+    assert not any(getattr(layer, "unroll", False) for layer in prepared.model.layers)
+
+
+# Rows from automatic differentiation are turned alike, whatever layer they are of, and so are
+# convolutions that differ in strides, padding or dilation alone.
+TURNED_ALIKE = (
+    "gru-and-bidirectional",
+    "conv2d-strides",
+    "conv2d-same-strides",
+    "conv2d-same-no-bias",
+    "conv2d-dilation",
+    "conv2d-dilation-same",
+    "conv2d-groups-same-strides-no-bias",
+    "depthwise1d-no-bias",
+    "separable1d-strides",
+)
+
+
+@pytest.mark.parametrize(
+    "prepared", [case for case in CASES if case.id not in TURNED_ALIKE], indirect=True
 )
 def test_rotation_is_a_change_of_basis_of_each_gradient_matrix(prepared):
     """Against the definition ``leftᵀ G right`` on the materialised rows of each block."""

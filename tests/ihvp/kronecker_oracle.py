@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -29,6 +31,8 @@ CASES = [
 N, M = 7, 4
 
 
+# Made once: the probe of an engine costs more than most of the tests.
+@cache
 def problem(case: ModelCase) -> tuple[BaseInfluenceModel, tf.data.Dataset, tf.data.Dataset]:
     """Return a model, n training examples with a partial last batch, and m queries."""
     model = BaseInfluenceModel(case.build(), loss_function="mse")

@@ -28,9 +28,12 @@ def decaying(smallest: float = 1e-3) -> np.ndarray:
     return matrix_with(np.geomspace(1.0, smallest, P))
 
 
-@pytest.mark.parametrize("k", [1, 5, 40, 70])
-@pytest.mark.parametrize("block_size", [1, 8, 64])
-def test_solutions_equal_those_of_a_dense_solver(k, block_size):
+# One at a time, seventy systems are no other case than five.
+@pytest.mark.parametrize(
+    ("block_size", "k"),
+    [(1, 1), (1, 5), *((size, k) for size in (8, 64) for k in (1, 5, 40, 70))],
+)
+def test_solutions_equal_those_of_a_dense_solver(block_size, k):
     matrix, rhs = decaying(), rows(k)
     result = conjugate_gradients(
         DenseOperator(matrix), rhs, tolerance=1e-10, max_steps=500, block_size=block_size
@@ -165,3 +168,11 @@ def test_right_hand_sides_that_are_not_finite_are_named(bad):
     rhs[1, 4] = bad
     with pytest.raises(NonFiniteError, match="`rhs` must be finite.*row 1"):
         conjugate_gradients(DenseOperator(decaying()), rhs)
+
+
+def test_a_residual_that_vanishes_in_float32_divides_by_nothing():
+    # The identity solves in one step, and leaves residuals of exactly zero.
+    identity = np.eye(3, dtype="float32")
+    result = conjugate_gradients(DenseOperator(identity), identity, tolerance=1e-7)
+    assert bool(np.all(result.converged))
+    assert_close(result.solution, identity, 1e-6)

@@ -1,0 +1,80 @@
+"""Known wrong labels, as a user hands them to the command line."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from .errors import CommandError, one_line
+
+KEY = "mislabelled"
+"""The name of the mask in an ``.npz`` file."""
+
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile)
+
+
+def read_wrong_labels(path: Path, ids: np.ndarray) -> np.ndarray:
+    """Return which examples the file says to be mislabelled, shape ``(n,)``, bool.
+
+    Parameters
+    ----------
+    path
+        A ``.txt`` file with an id on each line, or a ``.npy`` or ``.npz`` file with a mask.
+    ids
+        Ids of the n training examples, int64, shape ``(n,)``.
+
+    Raises
+    ------
+    CommandError
+        If the file cannot be read, does not fit the data, or marks none or all of them.
+    """
+    try:
+        mask = _listed(path, ids) if path.suffix == ".txt" else _read_mask(path)
+    except _UNREADABLE as error:
+        message = (
+            "--wrong-labels must be a .txt file of ids, or a .npy or .npz file of a mask. "
+            f"Received: {str(path)!r}, which fails with: {one_line(error, 300)}"
+        )
+        raise CommandError(message) from error
+    if mask.shape != ids.shape or mask.dtype != bool:
+        message = (
+            f"--wrong-labels must hold a mask of dtype bool for the {len(ids)} examples of --data. "
+            f"Received: {str(path)!r} with shape {mask.shape}, dtype {mask.dtype}."
+        )
+        raise CommandError(message)
+    if not mask.any() or mask.all():
+        message = (
+            "--wrong-labels must mark some examples, and not all. "
+            f"Received: {str(path)!r} with {int(mask.sum())} of {len(mask)}."
+        )
+        raise CommandError(message)
+    return mask
+
+
+def _listed(path: Path, ids: np.ndarray) -> np.ndarray:
+    wrong = np.array([int(line) for line in path.read_text(encoding="utf-8").split()], np.int64)
+    unknown = np.setdiff1d(wrong, ids)
+    if len(unknown):
+        message = (
+            "--wrong-labels must list ids of --data. "
+            f"Received: {str(path)!r} with {len(unknown)} others, such as {unknown[0]}."
+        )
+        raise CommandError(message)
+    return np.isin(ids, wrong)
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    # Opened here, because NumPy leaves a file open that it cannot read.
+    with path.open("rb") as stream:
+        content = np.load(stream, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        if KEY not in content.files:
+            message = (
+                f"--wrong-labels must hold an array {KEY!r}. "
+                f"Received: {str(path)!r} with {content.files}."
+            )
+            raise CommandError(message)
+        return content[KEY]

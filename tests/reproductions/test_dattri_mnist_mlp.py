@@ -1,0 +1,66 @@
+"""The reproduction of dattri's benchmark for a network runs, with what it adds to the other."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproductions"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("dattri_mnist_mlp")
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """Noisy images of ten classes."""
+    generator = np.random.default_rng(0)
+    centres = generator.random((10, 28, 28))
+
+    def images(count: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(count) % 10
+        pixels = 0.7 * centres[labels] + 0.3 * generator.random((count, 28, 28))
+        return (255 * pixels).astype(np.uint8), labels.astype(np.uint8)
+
+    (x_train, y_train), (x_test, y_test) = images(60), images(8)
+    np.savez(tmp_path / "mnist.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return tmp_path
+
+
+def test_one_model_and_several_are_compared_with_one_retraining_and_with_more(script, data_dir):
+    script.main(["--form", "smoke", "--data-dir", str(data_dir), "--out", str(data_dir)])
+    result = json.loads((data_dir / "dattri_mnist_mlp.json").read_text())
+    measured = {row["quantity"]: row["measured"] for row in result["rows"]}
+    assert np.isfinite(list(measured.values())).all()
+    assert all(-1 <= value <= 1 for value in measured.values())
+    for label in ("ekfac of margins, early", "ekfac of margins, early, 2 models"):
+        assert f"LDS, {label}" in measured
+        assert -1 <= result["details"]["lds"][label]["lds_mean_of_seeds"] <= 1
+    assert "LDS of another retraining of each half" in measured
+    for group, labels in {
+        "ensemble": ["tracin, 2 models", "ekfac of margins, early, 2 models"],
+        "single-model strategy": ["ekfac of margins, early"],
+    }.items():
+        best = max(labels, key=lambda label: result["details"]["lds"][label]["validation"])
+        assert result["details"][f"best {group}"] == best
+        reported = measured[f"LDS of the best {group} ({best})"]
+        assert reported == result["details"]["lds"][best]["lds"]
+    assert (data_dir / "dattri_mnist_mlp.png").exists()
+
+
+def test_every_method_of_the_settings_is_known(script):
+    methods = importlib.import_module("dattri_methods").METHODS
+    for settings in script.SETTINGS.values():
+        for entry in settings["pairs"].values():
+            assert methods[entry["method"]].has_pairs
+        for entry in settings["single"].values():
+            assert methods[entry["method"]].has_single
+        assert set(settings["ensembles"]) <= set(settings["pairs"])
