@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,11 @@ import numpy as np
 
 from ..errors import DataSourceError
 from ..report.files import replacing
-from ..utils.files import save_arrays
+from ..utils.files import UNREADABLE, save_arrays
 from .results import MethodResult, SeedResult
 
 _ARRAYS = ("scores", "mislabelled")
 _NUMBERS = ("train_accuracy", "test_accuracy", "train_seconds", "score_seconds")
-_UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 class ResultFolder:
@@ -143,7 +140,7 @@ def _read_run(path: Path) -> tuple[SeedResult, dict[str, Any]]:
             content.update({name: float(file[name]) for name in _NUMBERS})
             run = SeedResult(seed=int(file["seed"]), **content)
             return run, json.loads(str(file["settings"]))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         message = (
             "Files of results must be whole. "
             f"Received: {str(path)!r}, which cannot be read ({error}). Delete that file and run "

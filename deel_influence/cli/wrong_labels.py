@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from ..utils.files import UNREADABLE
 from .errors import CommandError, one_line
 
 KEY = "mislabelled"
 """The name of the mask in an ``.npz`` file."""
-
-_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile)
 
 
 def read_wrong_labels(path: Path, ids: np.ndarray) -> np.ndarray:
@@ -32,7 +30,7 @@ def read_wrong_labels(path: Path, ids: np.ndarray) -> np.ndarray:
     """
     try:
         mask = _listed(path, ids) if path.suffix == ".txt" else _read_mask(path)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         message = (
             "--wrong-labels must be a .txt file of ids, or a .npy or .npz file of a mask. "
             f"Received: {str(path)!r}, which fails with: {one_line(error, 300)}"

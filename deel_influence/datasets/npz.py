@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataSourceError
+from ..utils.files import UNREADABLE
 from .source import DataSource, stream_arrays
 
 _EXAMPLE_KEYS = (("x", "y"), ("x_train", "y_train"))
 _ID_KEYS = ("ids", "id")
 # What NumPy and zipfile raise on files that are truncated, are no archive, or hold pickles.
-_UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 _REMEDY = "Write it with np.savez(FILE, x=x, y=y)."
 
 
@@ -67,7 +65,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 return {}
             # Members that nobody asks for, such as a test set, stay unread.
             return {key: archive[key] for key in archive.files if key in wanted}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         message = (
             f"The data file must be a readable `.npz` archive of arrays without pickled objects. "
             f"Received: {str(path)!r}, which fails with: {error} {_REMEDY}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,22 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataSourceError
-from ..utils.files import save_arrays
+from ..utils.files import UNREADABLE, load_with_header, save_with_header
 
 FORMAT = 1
 """Version of the files' form; a reader refuses those it does not know."""
-
-HEADER = "header"
-
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def write_record(path: Path, kind: str, header: Mapping[str, Any], **arrays: np.ndarray) -> None:
@@ -44,8 +30,7 @@ def write_record(path: Path, kind: str, header: Mapping[str, Any], **arrays: np.
     arrays
         Arrays by name, none of them called ``header``.
     """
-    text = json.dumps({"format": FORMAT, "kind": kind, **header}).encode()
-    save_arrays(path, **{HEADER: np.frombuffer(text, np.uint8)}, **arrays)
+    save_with_header(path, {"format": FORMAT, "kind": kind, **header}, **arrays)
 
 
 def read_record(path: Path, kind: str, remedy: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -66,11 +51,8 @@ def read_record(path: Path, kind: str, remedy: str) -> tuple[dict[str, Any], dic
         If the file is missing, damaged, of an unknown form, or of another kind.
     """
     try:
-        # Opened here, because NumPy leaves a file open that it cannot read.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(arrays.pop(HEADER).tobytes())
-    except _UNREADABLE as error:
+        header, arrays = load_with_header(path)
+    except UNREADABLE as error:
         message = (
             f"The file must be one that this library wrote. Received: {str(path)!r}, which cannot "
             f"be read ({type(error).__name__}: {error}). {remedy}"

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import types
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,24 +20,12 @@ from ..errors import SavedCurvatureError
 from ..model.influence_model import BaseInfluenceModel
 from ..model.keras_internals import all_layers
 from ..utils.datasets import count_examples, numbered_batches
-from ..utils.files import npz_path, save_arrays
+from ..utils.files import UNREADABLE, load_with_header, npz_path, save_with_header
 
 FORMAT = 1
 """Version of the file's form; a reader refuses those it does not know."""
 
-HEADER = "header"
-
 _PLAIN = (str, int, float, bool, type(None))
-
-# What NumPy and its archive raise on files that are damaged, or none of theirs.
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-)
 
 
 def write_fitted(
@@ -57,8 +44,7 @@ def write_fitted(
     """
     path = npz_path(path)
     full = {"format": FORMAT, "version": deel_influence.__version__, **header}
-    text = np.frombuffer(json.dumps(full).encode(), np.uint8)
-    save_arrays(path, **{HEADER: text}, **arrays)
+    save_with_header(path, full, **arrays)
     return path
 
 
@@ -75,11 +61,8 @@ def read_fitted(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]
         message = f"Argument `path` must be a saved strategy. Received: {str(path)!r}, no file."
         raise SavedCurvatureError(message)
     try:
-        # Opened here, because NumPy leaves a file open that it cannot read.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(arrays.pop(HEADER).tobytes())
-    except _UNREADABLE as error:
+        header, arrays = load_with_header(path)
+    except UNREADABLE as error:
         message = (
             f"Argument `path` must be a file that `save` wrote. Received: {str(path)!r}, which "
             f"cannot be read ({type(error).__name__}: {error}). Fit and save again."
