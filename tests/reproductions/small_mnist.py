@@ -1,4 +1,4 @@
-"""A small stand-in for MNIST: blurred patterns, and test images that belong to another class."""
+"""Small stand-ins for MNIST, and the command line of a smoke run on them."""
 
 from __future__ import annotations
 
@@ -32,6 +32,21 @@ def write_small_mnist(folder: Path, num_repeats: int = 6) -> Path:
         x_test=x_test,
         y_test=y_test.astype(np.uint8),
     )
+    return folder
+
+
+def write_ten_classes(folder: Path, num_train: int = 60, num_test: int = 8) -> Path:
+    """Write ``mnist.npz`` of noisy images of all ten digits in turn, and return the folder."""
+    generator = np.random.default_rng(0)
+    centres = generator.random((10, 28, 28))
+
+    def images(count: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(count) % 10
+        pixels = 0.7 * centres[labels] + 0.3 * generator.random((count, 28, 28))
+        return (255 * pixels).astype(np.uint8), labels.astype(np.uint8)
+
+    (x_train, y_train), (x_test, y_test) = images(num_train), images(num_test)
+    np.savez(folder / "mnist.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     return folder
 
 

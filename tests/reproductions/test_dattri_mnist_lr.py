@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from tests.reproductions.small_mnist import write_ten_classes
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproductions"
 
 
@@ -30,19 +32,7 @@ def script(scripts: None) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noisy images of ten classes."""
-    folder = tmp_path_factory.mktemp("data")
-    generator = np.random.default_rng(0)
-    centres = generator.random((10, 28, 28))
-
-    def images(count: int) -> tuple[np.ndarray, np.ndarray]:
-        labels = np.arange(count) % 10
-        pixels = 0.7 * centres[labels] + 0.3 * generator.random((count, 28, 28))
-        return (255 * pixels).astype(np.uint8), labels.astype(np.uint8)
-
-    (x_train, y_train), (x_test, y_test) = images(60), images(8)
-    np.savez(folder / "mnist.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    return folder
+    return write_ten_classes(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from tests.reproductions.small_mnist import write_ten_classes
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproductions"
 
 
@@ -21,18 +23,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
-    """Noisy images of ten classes."""
-    generator = np.random.default_rng(0)
-    centres = generator.random((10, 28, 28))
-
-    def images(count: int) -> tuple[np.ndarray, np.ndarray]:
-        labels = np.arange(count) % 10
-        pixels = 0.7 * centres[labels] + 0.3 * generator.random((count, 28, 28))
-        return (255 * pixels).astype(np.uint8), labels.astype(np.uint8)
-
-    (x_train, y_train), (x_test, y_test) = images(60), images(8)
-    np.savez(tmp_path / "mnist.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    return tmp_path
+    return write_ten_classes(tmp_path)
 
 
 def test_one_model_and_several_are_compared_with_one_retraining_and_with_more(script, data_dir):
