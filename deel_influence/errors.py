@@ -47,6 +47,22 @@ class UnknownLayerError(DeelInfluenceError, ValueError):
     """A layer that was asked for is not in the model."""
 
 
+class LossShapeError(DeelInfluenceError, ValueError):
+    """A loss, or a measurement, does not give one number per example."""
+
+
+class CoupledExamplesError(DeelInfluenceError, ValueError):
+    """The examples of a batch influence each other, so that none has a loss of its own."""
+
+
+class NoGradientError(DeelInfluenceError, ValueError):
+    """No gradient of the loss reaches the watched weights."""
+
+
+class NoCurvatureError(DeelInfluenceError, ValueError):
+    """The curvature is zero, as that of an absolute error, so that it has no inverse."""
+
+
 class MissingLossError(DeelInfluenceError, ValueError):
     """There is no loss: the model is not compiled and none was given."""
 
@@ -73,6 +89,10 @@ class MissingExtraError(DeelInfluenceError, ImportError):
 
 class CurvatureWarning(UserWarning):
     """The curvature is not what a strategy needs: indefinite, or known by its diagonal only."""
+
+
+class NoGradientWarning(UserWarning):
+    """Examples or queries have no gradient, so that their scores are zero and say nothing."""
 
 
 class ConvergenceWarning(UserWarning):

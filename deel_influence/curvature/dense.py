@@ -103,7 +103,7 @@ def dense_curvature(
 def regularizer_hessian(model: BaseInfluenceModel) -> np.ndarray:
     """Return ``∇²R(θ)``, float64, shape ``(p, p)``."""
     p = model.nb_params
-    if all(v.regularizer is None for v in model.weights):
+    if not model.is_regularized:
         return np.zeros((p, p))
     values = [v.value for v in model.weights]
     with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from ..curvature.flat import check_curved
 from ..curvature.kronecker_passes import FISHERS, FisherPass
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.projections.base import Projection
@@ -244,7 +245,9 @@ class LoGraIHVP(InverseHessianVectorProduct):
 
     def _invert(self) -> None:
         matrix = self._damped_curvature
-        if self.damping_values.min() > 0:
+        is_damped = bool(self.damping_values.min() > 0)
+        check_curved(float(np.trace(self.projected_curvature)), type(self).__name__, is_damped)
+        if is_damped:
             inverse = cholesky_inverse(matrix)
         else:
             inverse = np.linalg.pinv(matrix, self._precision, hermitian=True)

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..curvature.data import CurvatureData
-from ..curvature.regularizer import has_regularizer, regularizer_diagonal
+from ..curvature.regularizer import regularizer_diagonal
 from ..curvature.sampling import expected_gradients
 from ..errors import CurvatureSizeError, UnsupportedModelError
 from ..gradients.engine import GradientEngine
@@ -115,7 +115,7 @@ class WoodburyIHVP(LowRankIHVP):
 
     def _find_diagonal(self) -> np.ndarray:
         diagonal = super()._find_diagonal()
-        if self.config["regularizer"] and has_regularizer(self.model):
+        if self.config["regularizer"] and self.model.is_regularized:
             added = regularizer_diagonal(self.model)
             if added is None:
                 message = (

@@ -197,9 +197,10 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
         r, c = int(terms.features.shape[1]), int(terms.deltas.shape[1])
         n = self.num_train_examples
         gradient = self.model.regularization_gradient()
+        shares = self.model.shares_of_regularization(batch)[:, None]
         pushed = tf.linalg.matvec(self._inverse, gradient) / n  # A⁻¹ ∇R
-        rho = tf.matmul(terms.features, tf.reshape(pushed, (r, c)))
-        rows = gradient + terms.rows(self._corrected(terms, rho)).rows()
+        rho = shares * tf.matmul(terms.features, tf.reshape(pushed, (r, c)))
+        rows = shares * gradient + terms.rows(self._corrected(terms, rho)).rows()
         steps = tf.reshape(tf.matmul(rows, self._inverse) / n, (-1, r, c))
         features, deltas, curvature = tf.split(queries, [r, c, c * c], axis=1)
         moved = tf.einsum("mr,brc->mbc", features, steps)

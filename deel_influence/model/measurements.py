@@ -13,6 +13,7 @@ import tensorflow as tf
 from ..errors import UnsupportedModelError
 from ..types import Batch, ProcessedBatch
 from .influence_model import BaseInfluenceModel
+from .losses import PerExampleLoss
 
 Measurement: TypeAlias = str | Callable[[Any, Any], tf.Tensor] | None
 """``"loss"`` or None, ``"margin"``, ``"logit"``, or ``measurement(targets, outputs) -> (b,)``."""
@@ -45,7 +46,11 @@ def measured_model(model: BaseInfluenceModel, measurement: Measurement) -> BaseI
         each example.
     """
     if measurement is None or (isinstance(measurement, str) and measurement == "loss"):
-        return model
+        if model.class_weight is None:
+            return model
+        # The weights of classes belong to the training, and not to the loss of a query.
+        unweighted = model.unweighted_process
+        return model.resource("unweighted", lambda: model.rewrapped(process=unweighted))
     function = _function_of(model, measurement)
 
     def without_weights(batch: Batch) -> ProcessedBatch:
@@ -54,8 +59,8 @@ def measured_model(model: BaseInfluenceModel, measurement: Measurement) -> BaseI
 
     def make() -> BaseInfluenceModel:
         over_positions = model.loss_function.over_positions
-        weights = list(model.weights)
-        return BaseInfluenceModel(model.model, weights, function, without_weights, over_positions)
+        measured = PerExampleLoss(function, None, over_positions, argument="measurement")
+        return model.rewrapped(loss_function=measured, process=without_weights)
 
     # What is kept holds the measurement, so that no other object gets its id.
     key = measurement if isinstance(measurement, Hashable) else id(measurement)
