@@ -72,12 +72,13 @@ def _table(class_weight: Any) -> np.ndarray:
 
 
 def _is_class(key: Any) -> bool:
-    return isinstance(key, (int, np.integer)) and not isinstance(key, bool) and key >= 0
+    whole = isinstance(key, (int, np.integer)) and not isinstance(key, bool)
+    return bool(whole and key >= 0)
 
 
 def _is_factor(value: Any) -> bool:
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    return number and bool(np.isfinite(value) and value >= 0)
+    return bool(number and np.isfinite(value) and value >= 0)
 
 
 def _classes(targets: Any) -> tf.Tensor:
