@@ -19,7 +19,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format types docs serve-docs tutorials bench evidence evidence-full
+.PHONY: help install demo test test-models lint format types docs serve-docs tutorials bench evidence evidence-full
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ demo: $(DEMO)  ## flip labels of real digits, train a network, find the flipped 
 
 test: $(TESTS)  ## run all tests: code, documentation, documentation site
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-models: $(TESTS)  ## run the slow tests too: every model of the table with every strategy
+	$(BIN)/python -m pytest tests/models -m 'slow or not slow' \
+		--numprocesses auto --maxprocesses 4 --dist loadgroup
 
 lint: $(DEV)  ## check style and format
 	$(BIN)/ruff check .
