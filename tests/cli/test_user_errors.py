@@ -180,7 +180,6 @@ def test_an_output_folder_that_is_a_file_is_named(fail, tmp_path):
         (["demo", "--epochs", "0"], "--epochs must be at least 1. Received: 0."),
     ],
 )
-@pytest.mark.usefixtures("_digits_at_hand")
 def test_a_bad_command_is_named(run, arguments, message, tmp_path, monkeypatch):
     # Without --out, the results go to the current folder.
     monkeypatch.chdir(tmp_path)
