@@ -84,7 +84,7 @@ class DataSourceError(DeelInfluenceError, ValueError):
 
 
 class MissingExtraError(DeelInfluenceError, ImportError):
-    """An optional package is needed; the message names the extra that installs it."""
+    """An optional package is missing or cannot be used; the message says how to install it."""
 
 
 class CurvatureWarning(UserWarning):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import deel_influence
 from deel_influence.errors import DataSourceError
 
 X = np.zeros((6, 4), np.float32)
@@ -243,3 +244,9 @@ def test_without_arguments_the_help_is_shown(run):
     assert result.exit_code == 0
     assert "triage" in result.stdout
     assert "demo" in result.stdout
+
+
+def test_the_version_is_that_of_the_package(run):
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"deel-influence {deel_influence.__version__}\n"
