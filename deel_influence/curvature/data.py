@@ -12,15 +12,9 @@ import tensorflow as tf
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
 from ..utils.datasets import batch_size_of, check_dataset, numbered_batches
-from ..utils.memory import available_bytes
+from ..utils.memory import bytes_to_hold
 from ..utils.running import check_finite_inputs
 from .frozen import FrozenPart, find_frozen_part
-
-HELD_SHARE = 0.25
-"""Share of the free memory that held batches may take."""
-
-HELD_BYTES_WITHOUT_LIMIT = 2**30
-"""The same where the system does not tell how much memory is free."""
 
 SHUFFLE_BUFFER = 10_000
 """Examples among which a random draw chooses if the training set is not held."""
@@ -81,7 +75,7 @@ class CurvatureData:
         check_dataset(dataset, "dataset", model.input_rank)
         self._model = model
         self._dataset = dataset
-        self._held_bytes = _default_bound() if held_bytes is None else held_bytes
+        self._held_bytes = bytes_to_hold() if held_bytes is None else held_bytes
         self._held: list[Item] | None = None
         self._num_examples: int | None = None
         self._joined: Any = None
@@ -168,11 +162,6 @@ class CurvatureData:
         if self.frozen is None:
             return ()
         return tuple(self.frozen.compute(batch))
-
-
-def _default_bound() -> int:
-    free = available_bytes()
-    return HELD_BYTES_WITHOUT_LIMIT if free is None else int(HELD_SHARE * free)
 
 
 def _bytes_of(nest: Any) -> int:

@@ -15,10 +15,9 @@ from ..gradients.engine import MAX_PROBES, GradientEngine
 from ..types import Batch
 from ..utils.datasets import numbered_batches
 from ..utils.kernels import Kernel
-from ..utils.memory import available_bytes
+from ..utils.memory import bytes_to_hold
 from ..utils.progress import progress_bar
 from ..utils.running import call, check_finite_inputs
-from .data import HELD_BYTES_WITHOUT_LIMIT, HELD_SHARE
 from .sampling import expected_gradients, sampled_gradients
 
 FISHERS = ("true", "expected", "empirical")
@@ -45,8 +44,7 @@ class HeldFactors:
 
     def __init__(self, max_bytes: int | None = None) -> None:
         if max_bytes is None:
-            free = available_bytes()
-            max_bytes = HELD_BYTES_WITHOUT_LIMIT if free is None else int(HELD_SHARE * free)
+            max_bytes = bytes_to_hold()
         self._left = max_bytes
         self._items: list[tuple[int, np.ndarray, Factors]] = []
 

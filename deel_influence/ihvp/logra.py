@@ -226,18 +226,26 @@ class LoGraIHVP(InverseHessianVectorProduct):
     def _fitted(self) -> np.ndarray:
         """Accumulate ``P F Pᵀ`` in one pass over the data."""
         check_moments_fit(self.projection.size)
-        config, project = self.config, self.projection.project
+        config = self.config
         fisher = FisherPass(
             self.engine, self._fit_dataset(), config["fisher"], config["seed"], config["verbose"]
         )
 
-        def second_moments(gradients: BatchGradients) -> tuple[dict, dict]:
-            features = project(gradients)
+        # The engine keeps what it compiles: nothing drawn may be part of that.
+        tensors, undrawn = self.projection.tensors, self.projection.with_tensors(())
+
+        def second_moments(gradients: BatchGradients, tensors: Any) -> tuple[dict, dict]:
+            features = undrawn.with_tensors(tensors).project(gradients)
             return {(): tf.matmul(features, features, transpose_a=True)}, {}
 
         fisher.settle_rules()
-        name = ("logra", json.dumps(self.projection.get_config()))
-        total, count = fisher.total(name, second_moments, "Projected curvature")
+        form = {**self.projection.get_config(), "tensors": [list(t.shape) for t in tensors]}
+        if tensors:
+            del form["seed"]  # which decides nothing but them
+        name = ("logra", json.dumps(form))
+        total, count = fisher.total(
+            name, second_moments, "Projected curvature", arguments=(tensors,)
+        )
         return total[()] / count
 
     def _automatic_damping(self) -> float:

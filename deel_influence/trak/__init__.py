@@ -1,5 +1,5 @@
 """TRAK: attribution with randomly projected after-kernels."""
 
-from .trak import TRAK
+from .trak import TRAK, checkpoint_seed
 
-__all__ = ["TRAK"]
+__all__ = ["TRAK", "checkpoint_seed"]

@@ -17,6 +17,7 @@ from ..gradients.batch_gradients import BatchGradients
 from ..gradients.engine import GradientEngine
 from ..gradients.projections.base import Projection
 from ..gradients.projections.inverse import check_moments_fit
+from ..gradients.projections.loaded import LoadedProjection
 from ..gradients.projections.registry import PROJECTIONS, ProjectionLike, resolve_projection
 from ..model.checkpoints import (
     Checkpoints,
@@ -30,6 +31,7 @@ from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch, IdFunction
 from ..utils.datasets import check_dataset
 from ..utils.devices import check_device
+from ..utils.kernels import Kernel
 from ..utils.running import run
 from .kernel import check_kernel_damping, kernel_inverse
 from .outputs import slope_along_output
@@ -47,8 +49,8 @@ class TRAK(CheckpointedCalculator):
     ``φ(z) = P ∇f(z)`` is the projected gradient of the model's output function f, by default the
     margin ``log(π_y / (1 - π_y))`` of the label's class y, and Φ has a row for each of the n
     training examples. ``Q_i = -∂ℓ/∂f`` says how hard the loss pulls at the output, for the margin
-    ``1 - π_y``. Of several checkpoints, each with its own Φ, the mean of the products is taken
-    times the mean of the Q_i.
+    ``1 - π_y``. Of several checkpoints, each with a P and a Φ of its own, the mean of the products
+    is taken times the mean of the Q_i: errors of the projections average out.
 
     Positive: z_i raises the output on z, that is the margin of its label, and so helps z, as
     everywhere in this library. There is no 1/n: a score is about the change of the output when z_i
@@ -63,8 +65,10 @@ class TRAK(CheckpointedCalculator):
     train_set
         The batched training set, n examples, for Φ.
     projection
-        The projection P, the same for all checkpoints: ``"rademacher"``, ``"gaussian"``,
-        ``"sjlt"`` (which large models need), ``"mask"``, ``"logra"`` or a `Projection`.
+        The projection P: ``"rademacher"``, ``"gaussian"``, ``"sjlt"`` (which large models need),
+        ``"mask"``, ``"logra"``, a `Projection` or the settings that its `get_config` gave. It is
+        that of the first checkpoint; each other has the same kind and settings, and a seed of its
+        own, see `checkpoint_seed`.
     projection_dim
         The number k of features; see `resolve_projection`. More keep inner products better, and
         must stay well below n.
@@ -72,7 +76,7 @@ class TRAK(CheckpointedCalculator):
         Added to the diagonal of ΦᵀΦ, a sum over n examples: n times what `damping` is elsewhere.
         ``"auto"`` is a tenth of the mean eigenvalue of ΦᵀΦ.
     seed
-        Fixes the projection.
+        Fixes the projections.
     output_function
         f: ``"margin"``, or a function of targets and outputs that returns a number for each
         example, such as the prediction of a regression. Q_i is then the slope of the loss along
@@ -116,6 +120,7 @@ class TRAK(CheckpointedCalculator):
         super().__init__(_checkpoints(models, model, build), self.output_function)
         check_dataset(train_set, "train_set", self.model.input_rank)
         self.projection = _resolved(projection, projection_dim, seed, self.model)
+        self._loaded = LoadedProjection(self.projection, self.model)
         k = self.projection.size
         check_moments_fit(k)
         self._inverses: list[np.ndarray] = []
@@ -124,6 +129,11 @@ class TRAK(CheckpointedCalculator):
         self._fitted_on: tuple[str, ...] | None = None
         self._fit(train_set, verbose)
         self._fitted_on = self.checkpoints.fingerprints()
+
+    def projection_of(self, t: int) -> Projection:
+        """Return the projection of checkpoint ``t``, counting from 0."""
+        seed = checkpoint_seed(self.projection.seed, t)
+        return self.projection if t == 0 else self.projection.with_seed(seed, self.model)
 
     @property
     def _engines(self) -> tuple[GradientEngine, ...]:
@@ -135,9 +145,14 @@ class TRAK(CheckpointedCalculator):
 
     def _enter_checkpoint(self, t: int) -> None:
         super()._enter_checkpoint(t)
+        self._loaded.load(checkpoint_seed(self.projection.seed, t))
         if t < len(self._inverses) and self._inverse_is_of != t:
             self._inverse.assign(self._inverses[t])
             self._inverse_is_of = t
+
+    def _kernel(self, name: str, function: Any) -> Kernel:
+        trace = self._loaded.trace
+        return super()._kernel(name if trace is None else f"{name}, seed {trace}", function)
 
     def _stream(self, *args: Any, **kwargs: Any) -> Iterator[tuple[int, Batch, np.ndarray]]:
         if self._fitted_on not in (None, self.checkpoints.fingerprints()):
@@ -228,18 +243,20 @@ class TRAK(CheckpointedCalculator):
             yield batch, ids, tf.reshape(vectors, (len(ids), -1))
 
     def _vector_settings(self) -> tuple:
-        settings = sorted(self.projection.get_config().items())
+        seeds = [checkpoint_seed(self.projection.seed, t) for t in range(self.checkpoints.count)]
+        configs = [{**self.projection.get_config(), "seed": seed} for seed in seeds]
+        settings = [sorted(config.items()) for config in configs]
         code = getattr(self.output_function, "__code__", None)
         f = self.output_function if code is None else (code.co_name, code.co_code, code.co_names)
-        return (*super()._vector_settings(), settings, f)
+        return (*super()._vector_settings(), *settings, f)
 
     def _mean_of(self, sums: Any) -> Any:
         """Return means over the checkpoints, from sums over them."""
         return sums / self.checkpoints.count
 
     def _features(self, gradients: BatchGradients) -> tf.Tensor:
-        """Return ``φ``, shape ``(b, k)``."""
-        return self.projection.project(gradients)
+        """Return ``φ`` of the checkpoint that is loaded, shape ``(b, k)``."""
+        return self._loaded.current.project(gradients)
 
     def _inverted(self, features: tf.Tensor) -> tf.Tensor:
         """Return ``(ΦᵀΦ)⁻¹ φ`` of the checkpoint that is loaded, shape ``(b, k)``."""
@@ -277,6 +294,17 @@ class TRAK(CheckpointedCalculator):
                     total += run(kernel, index, ids, (batch,), None, axis=None)
                     n += len(ids)
                 self._inverses.append(kernel_inverse(total.numpy(), self.damping, n))
+
+
+def checkpoint_seed(seed: int, t: int) -> int:
+    """Return the seed of the projection of checkpoint ``t``, counting from 0.
+
+    The first has ``seed`` itself. Each other has the first word of NumPy's
+    ``SeedSequence(seed, spawn_key=(t,))``.
+    """
+    if t == 0:
+        return seed
+    return int(np.random.SeedSequence(seed, spawn_key=(t,)).generate_state(1)[0])
 
 
 def _checkpoints(models: Any, model: BaseInfluenceModel | None, build: Any) -> Checkpoints:

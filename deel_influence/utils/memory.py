@@ -7,6 +7,12 @@ from pathlib import Path
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
+HELD_SHARE = 0.25
+"""Share of the free memory that may hold what could be computed again."""
+
+HELD_BYTES_WITHOUT_LIMIT = 2**30
+"""The same where the system does not tell how much memory is free."""
+
 
 def available_bytes() -> int | None:
     """Return the bytes of memory that can be had now, or None where the system does not tell.
@@ -22,6 +28,12 @@ def available_bytes() -> int | None:
     if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
         free.append(int(limit.read_text()) - int(used.read_text()))
     return min(free) if free else None
+
+
+def bytes_to_hold() -> int:
+    """Return how many bytes may be taken now to hold what could be computed again."""
+    free = available_bytes()
+    return HELD_BYTES_WITHOUT_LIMIT if free is None else int(HELD_SHARE * free)
 
 
 def human_bytes(count: float) -> str:

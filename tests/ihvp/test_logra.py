@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
 
 from deel_influence.curvature import EmpiricalFisherOperator, GaussNewtonOperator
 from deel_influence.errors import CurvatureSizeError
+from deel_influence.gradients.projections import PROJECTIONS as PROJECTION_KINDS
 from deel_influence.gradients.projections import LoGraProjection, SJLTProjection
 from deel_influence.gradients.projections import inverse as inverse_module
 from deel_influence.ihvp import InverseHessianVectorProduct, LoGraIHVP
@@ -169,6 +172,25 @@ def test_a_seed_fixes_the_projection_and_the_draws():
     first = curvature(4)
     assert_close(curvature(4), first, 0)
     assert not np.allclose(curvature(5), first)
+
+
+@pytest.mark.parametrize("kind", ["logra", "rademacher"])
+def test_strategies_of_several_seeds_share_what_is_compiled_and_leave_nothing(kind, monkeypatch):
+    model, projections, traced = skips(), [], []
+    project = PROJECTION_KINDS[kind].project
+    monkeypatch.setattr(
+        PROJECTION_KINDS[kind], "project", lambda *a: traced.append(a[0]) or project(*a)
+    )
+    for seed in range(3):
+        strategy = LoGraIHVP(model, streamed(), kind, 3, damping=0.5, seed=seed, verbose=0)
+        features = gradient_rows(model, *data()) @ matrix_of(strategy).T
+        expected = features.T @ features / len(features)
+        assert_close(strategy.projected_curvature, expected, 1e-10)
+        projections.append(weakref.ref(strategy.projection))
+    assert len(traced) == 1
+    del strategy
+    gc.collect()
+    assert [reference() for reference in projections] == [None] * 3
 
 
 @pytest.mark.parametrize(

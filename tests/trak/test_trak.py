@@ -16,74 +16,29 @@ from deel_influence.model import BaseInfluenceModel
 from deel_influence.trak import TRAK
 from deel_influence.trak.kernel import kernel_inverse
 from tests.oracles import assert_close
+from tests.trak.problems import (
+    CLASSES,
+    QUERIES,
+    TRAIN,
+    M,
+    N,
+    batches,
+    data,
+    dense_trak,
+    matrix_of,
+    network,
+    wrapped,
+)
 
 layers = keras.layers
 pytestmark = pytest.mark.usefixtures("float64")
-N, M, CLASSES = 30, 5, 3
 
 
-def data(n: int = N, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(seed)
-    return generator.normal(size=(n, 4)), generator.integers(0, CLASSES, n)
-
-
-def batches(n: int = N, seed: int = 0, size: int = 8) -> tf.data.Dataset:
-    """Batches of unknown number, the last of which is partial."""
-    dataset = tf.data.Dataset.from_tensor_slices(data(n, seed))
-    return dataset.batch(size).filter(lambda *_: True)
-
-
-TRAIN, QUERIES = (N, 0), (M, 1)
-
-
-def network(activation: str | None = None) -> keras.Model:
-    """A functional network with a skip."""
-    inputs = keras.Input((4,))
-    x = layers.Dense(5, activation="tanh")(inputs)
-    y = layers.Add()([x, layers.Dense(5, activation="tanh")(x)])
-    return keras.Model(inputs, layers.Dense(CLASSES, activation)(y))
-
-
-def wrapped(net: keras.Model) -> BaseInfluenceModel:
-    from_logits = net.layers[-1].activation is keras.activations.linear
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
-    return BaseInfluenceModel(net, loss_function=loss)
-
-
-def margins(net: keras.Model, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return gradient rows ``(n, p)`` of ``log π_y - log(1 - π_y)``, and ``1 - π_y``."""
-    rows, pulls = [], []
-    for i, label in enumerate(y):
-        values = [v.value for v in net.trainable_variables]
-        with tf.GradientTape() as tape:
-            outputs = net(x[i : i + 1])[0]
-            is_probable = net.layers[-1].activation is keras.activations.softmax
-            correct = (outputs if is_probable else tf.nn.softmax(outputs))[label]
-            value = tf.math.log(correct) - tf.math.log(1 - correct)
-        parts = tape.gradient(value, values, unconnected_gradients="zero")
-        rows.append(np.concatenate([np.ravel(tf.convert_to_tensor(part)) for part in parts]))
-        pulls.append(1 - float(correct))
-    return np.stack(rows), np.array(pulls)
-
-
-def dense_trak(
-    nets: list[keras.Model], matrix: np.ndarray, damping: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores ``(m, n)`` and ``(n, n)`` of queries and training set; P is ``(k, p)``."""
-    x, y = (np.concatenate(parts) for parts in zip(data(*TRAIN), data(*QUERIES), strict=True))
-    products, pulls = [], []
-    for net in nets:
-        rows, pull = margins(net, x, y)
-        features, train = rows @ matrix.T, rows[:N] @ matrix.T
-        kernel = train.T @ train + damping * np.eye(len(matrix))
-        products.append(features @ np.linalg.inv(kernel) @ train.T)
-        pulls.append(pull[:N])
-    scores = np.mean(products, axis=0) * np.mean(pulls, axis=0)
-    return scores[N:], scores[:N]
-
-
-def matrix_of(trak: TRAK) -> np.ndarray:
-    return trak.projection.apply(np.eye(trak.model.nb_params)).numpy().T
+def matrices_of(model: BaseInfluenceModel, count: int, k: int = 9) -> list[np.ndarray]:
+    """Return the matrices of sparse projections for checkpoints, from their seeds."""
+    words = [np.random.SeedSequence(0, spawn_key=(t,)).generate_state(1) for t in range(count)]
+    seeds = [0, *(int(word[0]) for word in words[1:])]
+    return [matrix_of(SJLTProjection(model, k, seed=seed)) for seed in seeds]
 
 
 SETTINGS = {
@@ -97,7 +52,7 @@ SETTINGS = {
 def test_scores_equal_those_of_a_dense_implementation(activation, options):
     net = network(activation)
     trak = TRAK(wrapped(net), batches(), damping=0.3, verbose=0, **options)
-    expected, own = dense_trak([net], matrix_of(trak), 0.3)
+    expected, own = dense_trak([net], [matrix_of(trak.projection)], 0.3)
     scores = trak.influence_matrix(batches(*QUERIES, 2), batches(size=7), verbose=0)
     assert_close(scores, expected, 1e-8)
     assert_close(trak.score(batches(size=11), verbose=0).values, np.diag(own), 1e-8)
@@ -114,7 +69,7 @@ def test_checkpoints_are_averaged_products_and_weights_apart(kind, tmp_path):
     before = [weight.copy() for net in nets for weight in net.get_weights()]
     checkpoints, model = {"live": (models, None), "files": (paths, models[0])}[kind]
     trak = TRAK(checkpoints, batches(), "sjlt", 9, damping=0.3, model=model, verbose=0)
-    expected, own = dense_trak(nets, matrix_of(trak), 0.3)
+    expected, own = dense_trak(nets, matrices_of(models[0], 2), 0.3)
     scores = trak.influence_matrix(batches(*QUERIES, 2), batches(), verbose=0)
     assert_close(scores, expected, 1e-10)
     assert_close(trak.score(batches(), verbose=0).values, np.diag(own), 1e-10)
@@ -125,7 +80,7 @@ def test_checkpoints_are_averaged_products_and_weights_apart(kind, tmp_path):
 def test_vectors_in_memory_and_on_disk_give_the_scores_of_all_checkpoints(tmp_path):
     nets = [network() for _ in range(2)]
     trak = TRAK([wrapped(net) for net in nets], batches(), "sjlt", 9, damping=0.3, verbose=0)
-    expected, _ = dense_trak(nets, matrix_of(trak), 0.3)
+    expected, _ = dense_trak(nets, matrices_of(trak.model, 2), 0.3)
     path = tmp_path / "vectors"
     vectors = np.concatenate([v for _, v in trak.compute_influence_vector(batches(), path)])
     assert vectors.shape == (N, 2 * 9)
@@ -150,7 +105,7 @@ def test_the_pull_is_the_slope_of_the_loss_sample_weights_included(output_functi
     weighted = tf.data.Dataset.from_tensor_slices((x, y, weights)).batch(8)
     options = {"damping": 0.3, "output_function": output_function, "verbose": 0}
     trak = TRAK(wrapped(net), batches(), "sjlt", 9, **options)
-    expected, _ = dense_trak([net], matrix_of(trak), 0.3)
+    expected, _ = dense_trak([net], [matrix_of(trak.projection)], 0.3)
     scores = trak.influence_matrix(batches(*QUERIES), weighted, verbose=0)
     assert_close(scores, expected * weights, 1e-9)
 
@@ -198,8 +153,8 @@ def test_a_projection_of_ones_own_and_seeds():
     given = GaussianProjection(model, 6, seed=8)
     assert TRAK(model, batches(), given, damping=1.0, verbose=0).projection is given
     same = [TRAK(model, batches(), "gaussian", 6, 1.0, seed, verbose=0) for seed in (8, 9)]
-    assert_close(matrix_of(same[0]), given.apply(np.eye(model.nb_params)).numpy().T, 1e-14)
-    assert not np.allclose(matrix_of(same[0]), matrix_of(same[1]))
+    assert_close(matrix_of(same[0].projection), matrix_of(given), 1e-14)
+    assert not np.allclose(*(matrix_of(trak.projection) for trak in same))
 
 
 def test_automatic_damping_is_a_tenth_of_the_mean_eigenvalue():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +26,8 @@ class Projection(ABC):
     inner products of gradients. One seed gives the same map on every device and in every process.
 
     To be implemented by subclasses: `size`, `apply` and `adjoint`. One that can do without
-    gradient rows overrides `project` too. A complete projection::
+    gradient rows overrides `project` too, and one whose seed decides nothing but some tensors
+    yields those from `draw` and reads them from `tensors`. A complete projection::
 
         class FirstEntries(Projection):
             name = "first"
@@ -51,7 +54,7 @@ class Projection(ABC):
     """
 
     name: ClassVar[str]
-    """What `projection=` calls the kind."""
+    """What `projection=` calls the kind; the name of the class where it has none."""
 
     _registered: ClassVar[dict[str, type[Projection]]] = {}
 
@@ -60,6 +63,8 @@ class Projection(ABC):
         super().__init_subclass__(**kwargs)
         if "name" in vars(cls):
             cls._registered[cls.name] = cls
+        elif not hasattr(cls, "name"):
+            cls.name = cls.__name__
 
     def __init__(self, model: BaseInfluenceModel, projection_dim: Any, seed: int = 0) -> None:
         check_influence_model(model)
@@ -84,6 +89,49 @@ class Projection(ABC):
     def project(self, gradients: BatchGradients) -> tf.Tensor:
         """Return the features ``P g_i`` of a batch, shape ``(b, k)``; traceable."""
         return self.apply(gradients.materialize())
+
+    def draw(self, seed: int) -> Iterator[tf.Tensor] | None:
+        """Yield the tensors that a seed decides, of shapes that are the same for every seed.
+
+        None where the map is not made of such tensors, as for kinds that do not override this.
+        """
+        return None
+
+    @cached_property
+    def tensors(self) -> tuple[Any, ...]:
+        """What `draw` yields for this seed, or variables that hold it; kept once it is drawn."""
+        with tf.init_scope():  # kept for every function that is traced, and part of none
+            return tuple(self.draw(self.seed) or ())
+
+    def with_tensors(self, tensors: Iterable[Any]) -> Projection:
+        """Return the same map, which reads its tensors from others of the same shapes."""
+        twin = copy(self)
+        twin.tensors = tuple(tensors)
+        return twin
+
+    def with_seed(self, seed: int, model: BaseInfluenceModel) -> Projection:
+        """Return a map of the same kind and settings, from another seed.
+
+        Raises
+        ------
+        TypeError
+            If the kind cannot be made from what `get_config` returns.
+        """
+        settings = {**self.get_config(), "seed": seed}
+        settings.pop("name")
+        try:
+            return type(self)(model, **settings)
+        except TypeError as error:
+            message = (
+                "A projection for each checkpoint must be made by its kind from `model` and the "
+                f"settings of its `get_config`. Received: {type(self).__name__}, which does not "
+                f"take {sorted(settings)}. Let its constructor take them, or pass one checkpoint."
+            )
+            raise TypeError(message) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of: settings, and not what is drawn from them."""
+        return {name: value for name, value in vars(self).items() if name != "tensors"}
 
     @property
     def layer_of_feature(self) -> np.ndarray | None:
@@ -148,6 +196,10 @@ class IdentityProjection(Projection):
         return np.repeat(
             np.arange(len(self.layout.blocks)), [block.size for block in self.layout.blocks]
         )
+
+    def draw(self, seed: int) -> Iterator[tf.Tensor]:
+        """Yield nothing: every seed gives this map."""
+        yield from ()
 
     def apply(self, vectors: tf.Tensor) -> tf.Tensor:
         return tf.convert_to_tensor(vectors)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -100,14 +101,12 @@ class LoGraProjection(Projection):
         seed: int = 0,
     ) -> None:
         super().__init__(model, _checked_dim(projection_dim), seed)
-        inputs, outputs = self.projection_dim
-        self._layers: list[_ProjectedLayer] = []
-        for view in layer_views(self.layout):
-            if len(view.shape) == 2:
-                bases = _bases(view, (inputs, outputs), self.seed, self.dtype)
-                self._layers.append(_ProjectedMatrix(view, bases, self.dtype))
-            else:
-                self._layers.append(_ProjectedVector(view, inputs * outputs, self.seed))
+        self._layers = [
+            _ProjectedMatrix(view, self.projection_dim, self.dtype)
+            if len(view.shape) == 2
+            else _ProjectedVector(view, math.prod(self.projection_dim))
+            for view in layer_views(self.layout)
+        ]
 
     @classmethod
     def of_dim(cls, model: BaseInfluenceModel, projection_dim: Any, seed: int) -> LoGraProjection:
@@ -124,18 +123,32 @@ class LoGraProjection(Projection):
         layers = [layer.view.layer for layer in self._layers]
         return np.repeat(layers, [layer.size for layer in self._layers])
 
+    def draw(self, seed: int) -> Iterator[tf.Tensor]:
+        """Yield the bases ``(r, k_i)`` and ``(s, k_o)`` of each layer, or the seed of its signs.
+
+        Sides that stay as they are have none.
+        """
+        for layer in self._layers:
+            yield from layer.draw(seed)
+
     def project(self, gradients: BatchGradients) -> tf.Tensor:
         by_parts = {placed.parts: placed.block for placed in gradients.blocks}
         features = []
-        for layer in self._layers:
+        for layer, drawn in self._drawn():
             parts = layer.view.parts
             if parts in by_parts:
-                features.append(layer.project(by_parts[parts]))
+                features.append(layer.project(by_parts[parts], drawn))
                 continue
             # A kernel and its bias may be served apart from each other, or in another order.
             rows = [self._rows_of(gradients, part) for part in parts]
-            features.append(layer.apply(tf.concat(rows, axis=1)))
+            features.append(layer.apply(tf.concat(rows, axis=1), drawn))
         return tf.concat(features, axis=1)
+
+    def _drawn(self) -> Iterator[tuple[_ProjectedLayer, list[Any]]]:
+        """Yield each layer with its tensors."""
+        tensors = iter(self.tensors)
+        for layer in self._layers:
+            yield layer, list(islice(tensors, layer.num_tensors))
 
     def _rows_of(self, gradients: BatchGradients, part: int) -> tf.Tensor:
         """Return the gradient rows ``(b, size)`` of one variable."""
@@ -145,109 +158,115 @@ class LoGraProjection(Projection):
 
     def apply(self, vectors: tf.Tensor) -> tf.Tensor:
         features = [
-            layer.apply(take_columns(vectors, layer.view.parts, self.layout))
-            for layer in self._layers
+            layer.apply(take_columns(vectors, layer.view.parts, self.layout), drawn)
+            for layer, drawn in self._drawn()
         ]
         return tf.concat(features, axis=1)
 
     def adjoint(self, coordinates: tf.Tensor) -> tf.Tensor:
         split = tf.split(coordinates, [layer.size for layer in self._layers], axis=1)
-        pairs = zip(self._layers, split, strict=True)
+        columns = [
+            layer.adjoint(features, drawn)
+            for (layer, drawn), features in zip(self._drawn(), split, strict=True)
+        ]
         # The views follow the parameter vector, so that their columns need no sorting.
-        return tf.concat([layer.adjoint(columns) for layer, columns in pairs], axis=1)
+        return tf.concat(columns, axis=1)
 
 
 class _ProjectedLayer(ABC):
-    """The part of P that is a view's."""
+    """The part of P that is a view's; what it draws comes with every call."""
 
     view: LayerView
     size: int
+    num_tensors: int
 
     @abstractmethod
-    def apply(self, rows: tf.Tensor) -> tf.Tensor:
+    def draw(self, seed: int) -> Iterator[tf.Tensor]:
+        """Yield `num_tensors` tensors."""
+
+    @abstractmethod
+    def apply(self, rows: tf.Tensor, drawn: list[Any]) -> tf.Tensor:
         """Return the features ``(r, size)`` of columns ``(r, q)``."""
 
     @abstractmethod
-    def adjoint(self, coordinates: tf.Tensor) -> tf.Tensor:
+    def adjoint(self, coordinates: tf.Tensor, drawn: list[Any]) -> tf.Tensor:
         """Return the columns ``(r, q)`` of features ``(r, size)``."""
 
-    def project(self, block: GradientBlock) -> tf.Tensor:
+    def project(self, block: GradientBlock, drawn: list[Any]) -> tf.Tensor:
         """Return the features ``(b, size)`` of a block of the same variables."""
-        return self.apply(block.rows())
+        return self.apply(block.rows(), drawn)
 
 
 class _ProjectedMatrix(_ProjectedLayer):
-    """``G ↦ leftᵀ G right`` with two bases, of which None keeps its side as it is."""
+    """``G ↦ leftᵀ G right`` with two bases; a side that is no longer than its width has none."""
 
-    def __init__(self, view: LayerView, bases: Sequence[tf.Tensor | None], dtype: tf.DType) -> None:
-        self.view, self._bases, self._dtype = view, bases, dtype
-        self._left, self._right = bases
-        self._shape = tuple(
-            size if basis is None else int(basis.shape[1])
-            for size, basis in zip(view.shape, bases, strict=True)
-        )
-        self.size = math.prod(self._shape)
+    def __init__(self, view: LayerView, widths: Sequence[int], dtype: tf.DType) -> None:
+        self.view, self._dtype = view, dtype
+        self._shape = tuple(min(pair) for pair in zip(view.shape, widths, strict=True))
+        self._sides = [side for side in (0, 1) if self._shape[side] < view.shape[side]]
+        self.size, self.num_tensors = math.prod(self._shape), len(self._sides)
 
-    def project(self, block: GradientBlock) -> tf.Tensor:
-        if block.matrix_shape != self.view.shape or self._shape == self.view.shape:
-            return super().project(block)
+    def draw(self, seed: int) -> Iterator[tf.Tensor]:
+        for side in self._sides:
+            size, width = self.view.shape[side], self._shape[side]
+            generator = np.random.default_rng([seed, self.view.parts[0], side])
+            basis, upper = np.linalg.qr(generator.standard_normal((size, width)))
+            # The signs are LAPACK's choice; the projector on random directions has the
+            # expectation width/size.
+            basis *= np.sign(np.diag(upper)) * np.sqrt(size / width)
+            yield tf.constant(basis, self._dtype)
+
+    def _bases(self, drawn: list[Any]) -> list[tf.Tensor | None]:
+        """Return the bases ``(r, k_i)`` and ``(s, k_o)``, None for a side that stays as it is."""
+        by_side = dict(zip(self._sides, map(tf.convert_to_tensor, drawn), strict=True))
+        return [by_side.get(side) for side in (0, 1)]
+
+    def project(self, block: GradientBlock, drawn: list[Any]) -> tf.Tensor:
+        if block.matrix_shape != self.view.shape or not self._sides:
+            return super().project(block, drawn)
         bases = [
             tf.eye(size, dtype=self._dtype) if basis is None else basis
-            for size, basis in zip(self.view.shape, self._bases, strict=True)
+            for size, basis in zip(self.view.shape, self._bases(drawn), strict=True)
         ]
         return block.rotate(*bases).rows()
 
-    def apply(self, rows: tf.Tensor) -> tf.Tensor:
+    def apply(self, rows: tf.Tensor, drawn: list[Any]) -> tf.Tensor:
+        left, right = self._bases(drawn)
         matrices = tf.reshape(rows, (-1, *self.view.shape))
-        if self._left is not None:
-            matrices = tf.matmul(self._left, matrices, transpose_a=True)
-        if self._right is not None:
-            matrices = tf.matmul(matrices, self._right)
+        if left is not None:
+            matrices = tf.matmul(left, matrices, transpose_a=True)
+        if right is not None:
+            matrices = tf.matmul(matrices, right)
         return tf.reshape(matrices, (-1, self.size))
 
-    def adjoint(self, coordinates: tf.Tensor) -> tf.Tensor:
+    def adjoint(self, coordinates: tf.Tensor, drawn: list[Any]) -> tf.Tensor:
+        left, right = self._bases(drawn)
         matrices = tf.reshape(coordinates, (-1, *self._shape))
-        if self._left is not None:
-            matrices = tf.matmul(self._left, matrices)
-        if self._right is not None:
-            matrices = tf.matmul(matrices, self._right, transpose_b=True)
+        if left is not None:
+            matrices = tf.matmul(left, matrices)
+        if right is not None:
+            matrices = tf.matmul(matrices, right, transpose_b=True)
         return tf.reshape(matrices, (-1, math.prod(self.view.shape)))
 
 
 class _ProjectedVector(_ProjectedLayer):
     """The entries as they are, or a sparse sign projection where they are too many."""
 
-    def __init__(self, view: LayerView, most: int, seed: int) -> None:
+    def __init__(self, view: LayerView, most: int) -> None:
         (length,) = view.shape
         self.view = view
-        self.size = min(length, most)
-        self._signs = None
-        if length > most:
-            self._signs = SparseSigns(most, length, 1, (seed, view.parts[0]))
+        self.size, self.num_tensors = min(length, most), int(length > most)
+        self._signs = SparseSigns(self.size, length, 1, view.parts[0])
 
-    def apply(self, rows: tf.Tensor) -> tf.Tensor:
-        return rows if self._signs is None else self._signs.apply(rows)
+    def draw(self, seed: int) -> Iterator[tf.Tensor]:
+        if self.num_tensors:
+            yield tf.constant(seed, tf.int64)
 
-    def adjoint(self, coordinates: tf.Tensor) -> tf.Tensor:
-        return coordinates if self._signs is None else self._signs.adjoint(coordinates)
+    def apply(self, rows: tf.Tensor, drawn: list[Any]) -> tf.Tensor:
+        return self._signs.apply(rows, *drawn) if drawn else rows
 
-
-def _bases(
-    view: LayerView, widths: tuple[int, int], seed: int, dtype: tf.DType
-) -> list[tf.Tensor | None]:
-    """Return the bases of both sides, ``(r, k_i)`` and ``(s, k_o)``; None keeps a side."""
-    bases: list[tf.Tensor | None] = []
-    for side, (size, width) in enumerate(zip(view.shape, widths, strict=True)):
-        if size <= width:
-            bases.append(None)
-            continue
-        generator = np.random.default_rng([seed, view.parts[0], side])
-        basis, upper = np.linalg.qr(generator.standard_normal((size, width)))
-        # The signs are LAPACK's choice; the projector on random directions has the expectation
-        # width/size.
-        basis *= np.sign(np.diag(upper)) * np.sqrt(size / width)
-        bases.append(tf.constant(basis, dtype))
-    return bases
+    def adjoint(self, coordinates: tf.Tensor, drawn: list[Any]) -> tf.Tensor:
+        return self._signs.adjoint(coordinates, *drawn) if drawn else coordinates
 
 
 def _checked_dim(projection_dim: Any) -> list[int]:

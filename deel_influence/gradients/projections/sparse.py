@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,8 @@ class SparseSigns:
         k and q.
     nonzeros
         The number s of entries in a column.
-    seed
-        Two integers.
+    place
+        Tells the matrix from others of the same seed.
 
     References
     ----------
@@ -37,35 +37,34 @@ class SparseSigns:
        2014.
     """
 
-    def __init__(
-        self, num_rows: int, num_columns: int, nonzeros: int, seed: tuple[int, int]
-    ) -> None:
+    def __init__(self, num_rows: int, num_columns: int, nonzeros: int, place: int) -> None:
         self._shape = num_rows, num_columns
-        self._seed = np.array(seed, np.int64)
+        self._place = np.int64(place)
         self._bounds = [i * num_rows // nonzeros for i in range(nonzeros + 1)]
 
-    def apply(self, rows: tf.Tensor) -> tf.Tensor:
-        """Return the products ``(r, k)`` with rows ``(r, q)``."""
+    def apply(self, rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Return the products ``(r, k)`` with rows ``(r, q)``; the seed is an int64 scalar."""
         columns = tf.transpose(rows)
         sums = [
             tf.math.unsorted_segment_sum(columns * signs[:, None], places, self._shape[0])
-            for places, signs in self._drawn(rows.dtype)
+            for places, signs in self._drawn(rows.dtype, seed)
         ]
         return tf.transpose(tf.add_n(sums))
 
-    def adjoint(self, coordinates: tf.Tensor) -> tf.Tensor:
+    def adjoint(self, coordinates: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Return the products ``(r, q)`` of the transpose with rows ``(r, k)``."""
         found = [
             tf.gather(coordinates, places, axis=1) * signs
-            for places, signs in self._drawn(coordinates.dtype)
+            for places, signs in self._drawn(coordinates.dtype, seed)
         ]
         return tf.add_n(found)
 
-    def _drawn(self, dtype: tf.DType) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    def _drawn(self, dtype: tf.DType, seed: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
         """Return for each stretch of rows the places, int32, and the entries, both ``(q,)``."""
         nonzeros = len(self._bounds) - 1
+        pair = tf.stack([tf.convert_to_tensor(seed), self._place])
         words = tf.random.stateless_uniform(
-            (nonzeros, self._shape[1]), self._seed, None, None, tf.int32, alg="philox"
+            (nonzeros, self._shape[1]), pair, None, None, tf.int32, alg="philox"
         )
         # The highest bit is the sign, the others the place; that 2³¹ is no multiple of the length
         # makes some places likelier than others by a part in 2³¹ / k.
@@ -124,13 +123,17 @@ class SJLTProjection(Projection):
             )
             raise ValueError(message)
         self._signs = [
-            SparseSigns(self.size, size, self.nonzeros, (self.seed, part))
+            SparseSigns(self.size, size, self.nonzeros, part)
             for part, size in enumerate(self.layout.sizes)
         ]
 
     @property
     def size(self) -> int:
         return int(self.projection_dim)
+
+    def draw(self, seed: int) -> Iterator[tf.Tensor]:
+        """Yield the seed itself."""
+        yield tf.constant(seed, tf.int64)
 
     def project(self, gradients: BatchGradients) -> tf.Tensor:
         return summed_over_parts(gradients, self.layout.sizes, self._product)
@@ -140,13 +143,14 @@ class SJLTProjection(Projection):
         return tf.add_n([self._product(part, rows) for part, rows in enumerate(columns)])
 
     def adjoint(self, coordinates: tf.Tensor) -> tf.Tensor:
-        return tf.concat([signs.adjoint(coordinates) for signs in self._signs], axis=1)
+        (seed,) = self.tensors
+        return tf.concat([signs.adjoint(coordinates, seed) for signs in self._signs], axis=1)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "nonzeros": self.nonzeros}
 
     def _product(self, part: int, rows: tf.Tensor) -> tf.Tensor:
-        return self._signs[part].apply(rows)
+        return self._signs[part].apply(rows, self.tensors[0])
 
 
 class MaskProjection(Projection):
@@ -190,7 +194,13 @@ class MaskProjection(Projection):
     @property
     def layer_of_feature(self) -> np.ndarray:
         ends = [block.slot[1] for block in self.layout.blocks]
-        return np.searchsorted(ends, self._places, side="right")
+        return np.searchsorted(ends, self.tensors[0].numpy(), side="right")
+
+    def draw(self, seed: int) -> Iterator[tf.Tensor]:
+        """Yield the parameters that are kept, in order, int64, shape ``(k,)``."""
+        generator = np.random.default_rng(seed)
+        drawn = generator.choice(self.layout.size, self.size, replace=False, shuffle=False)
+        yield tf.constant(np.sort(drawn), tf.int64)
 
     def project(self, gradients: BatchGradients) -> tf.Tensor:
         found: dict[int, tf.Tensor] = {}
@@ -198,46 +208,45 @@ class MaskProjection(Projection):
             within = [self._places_in(part) for part in placed.parts]
             sizes = [self.layout.sizes[part] for part in placed.parts]
             starts = np.cumsum([0, *sizes[:-1]])
-            places = np.concatenate([p + start for p, start in zip(within, starts, strict=True)])
-            split = tf.split(_entries(placed.block, places), [len(p) for p in within], axis=1)
+            places = tf.concat([p + start for p, start in zip(within, starts, strict=True)], axis=0)
+            entries = _entries(placed.block, places, self.size * sum(sizes) / self.layout.size)
+            counts = tf.stack([tf.size(p) for p in within])
+            split = tf.split(entries, counts, axis=1, num=len(within))
             found.update(zip(placed.parts, split, strict=True))
         joined = tf.concat([found[part] for part in range(len(self.layout.sizes))], axis=1)
-        return joined * self._scale
+        return tf.ensure_shape(joined, (None, self.size)) * self._scale
 
     def apply(self, vectors: tf.Tensor) -> tf.Tensor:
-        return tf.gather(vectors, tf.constant(self._places), axis=1) * self._scale
+        return tf.gather(vectors, self._places, axis=1) * self._scale
 
     def adjoint(self, coordinates: tf.Tensor) -> tf.Tensor:
         columns = tf.transpose(coordinates * self._scale)
         shape = tf.stack([self.layout.size, tf.shape(coordinates)[0]])
-        places = tf.constant(self._places[:, None], tf.int32)
+        places = tf.cast(self._places[:, None], tf.int32)
         return tf.transpose(tf.scatter_nd(places, columns, shape))
 
     @property
     def _scale(self) -> float:
         return float(np.sqrt(self.layout.size / self.size))
 
-    @cached_property
-    def _places(self) -> np.ndarray:
-        """The parameters that are kept, in order, int64, shape ``(k,)``."""
-        generator = np.random.default_rng(self.seed)
-        drawn = generator.choice(self.layout.size, self.size, replace=False, shuffle=False)
-        return np.sort(drawn)
+    @property
+    def _places(self) -> tf.Tensor:
+        return tf.convert_to_tensor(self.tensors[0])
 
-    def _places_in(self, part: int) -> np.ndarray:
+    def _places_in(self, part: int) -> tf.Tensor:
         """Return the places that are kept within one variable."""
         start, end = self.layout.slots[part]
-        first, last = np.searchsorted(self._places, [start, end])
+        first, last = tf.unstack(tf.searchsorted(self._places, tf.constant([start, end], tf.int64)))
         return self._places[first:last] - start
 
 
-def _entries(block: GradientBlock, places: np.ndarray) -> tf.Tensor:
-    """Return some entries of the rows of a block, shape ``(b, len(places))``."""
+def _entries(block: GradientBlock, places: tf.Tensor, expected: float) -> tf.Tensor:
+    """Return some entries of the rows of a block, ``(b, len(places))``, of about so many."""
     if isinstance(block, FactoredBlock) and block.matrix_shape is not None:
         a, delta = block.positions()
         r, s = block.matrix_shape
         # Σ_t a_ti δ_to at the places (i, o): less than the whole of Σ_t a_t δ_tᵀ?
-        if a.shape[1] is not None and a.shape[1] * len(places) < r * s:
+        if a.shape[1] is not None and a.shape[1] * expected < r * s:
             left = tf.gather(a, places // s, axis=2)
             return tf.reduce_sum(left * tf.gather(delta, places % s, axis=2), axis=1)
     return tf.gather(block.rows(), places, axis=1)
