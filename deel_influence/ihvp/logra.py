@@ -20,6 +20,7 @@ from ..gradients.projections.registry import (
     ProjectionLike,
     resolve_projection,
 )
+from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..utils.progress import check_verbose
 from .base import InverseHessianVectorProduct
@@ -252,14 +253,17 @@ class LoGraIHVP(InverseHessianVectorProduct):
         return AUTO_SHARE * float(np.trace(self.projected_curvature)) / self.projection.size
 
     def _invert(self) -> None:
-        matrix = self._damped_curvature
-        is_damped = bool(self.damping_values.min() > 0)
-        check_curved(float(np.trace(self.projected_curvature)), type(self).__name__, is_damped)
-        if is_damped:
-            inverse = cholesky_inverse(matrix)
-        else:
-            inverse = np.linalg.pinv(matrix, self._precision, hermitian=True)
-        self._inverse = tf.constant(inverse, self.model.dtype)
+        matrix, dtype = self._damped_curvature, self.model.dtype
+        trace = float(np.trace(self.projected_curvature))
+        check_curved(trace, type(self).__name__, bool(self.damping_values.min() > 0))
+        cutoff = rounding_cutoff(self.projected_curvature, dtype)
+        if self.damping_values.min() > cutoff:
+            self._inverse = tf.constant(cholesky_inverse(matrix), dtype)
+            return
+        diagonal = self.damping_values[self._layer_of_feature]
+        values, vectors = decided_eigenpairs(*np.linalg.eigh(matrix), diagonal, None, cutoff, dtype)
+        inverse = DenseInverse(values, vectors, values != 0, cutoff)
+        self._inverse = tf.cast(inverse.matrix, dtype)
 
     def _state(self) -> dict[str, np.ndarray]:
         return {

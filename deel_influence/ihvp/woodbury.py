@@ -14,7 +14,9 @@ from ..curvature.sampling import expected_gradients
 from ..errors import CurvatureSizeError, UnsupportedModelError
 from ..gradients.engine import GradientEngine
 from ..linalg.checks import check_count
+from ..linalg.dense_inverse import ROUNDINGS
 from ..linalg.low_rank import LowRank
+from ..linalg.orthogonal import rounding
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
 from ..utils.memory import available_bytes, human_bytes
@@ -137,8 +139,9 @@ class WoodburyIHVP(LowRankIHVP):
         gram = tf.matmul(rows, rows, transpose_a=not is_wide, transpose_b=is_wide)
         gram = gram.numpy().astype(np.float64)
         values, vectors = np.linalg.eigh((gram + gram.T) / 2)
-        precision = len(gram) * np.finfo(self.model.dtype.as_numpy_dtype).eps
-        kept = np.flatnonzero(values > precision * max(values[-1], 0.0))[::-1]
+        # What is left out counts as the damping alone: no more of it than rounding has decided.
+        cutoff = ROUNDINGS * rounding(self.model.dtype) * max(values[-1], 0.0)
+        kept = np.flatnonzero(values > cutoff)[::-1]
         kept = kept[: self.config["rank"]]
         values, basis = values[kept], vectors[:, kept].T
         if not is_wide:
