@@ -7,8 +7,10 @@ It takes a package index and some minutes, and a name that keeps it out of the o
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,11 +65,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """An environment with the wheel and none of its extras, until `complete` is asked for."""
     environment = Environment(tmp_path_factory.mktemp("fresh"))
     environment.install(str(wheel))
-    return environment
+    yield environment
+    # Gigabytes, which pytest would keep for three runs.
+    shutil.rmtree(environment.home)
 
 
 @pytest.fixture(scope="module")
