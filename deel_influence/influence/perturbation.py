@@ -245,15 +245,12 @@ class PerturbationInfluenceCalculator:
 
         Parameters
         ----------
-        dataset_to_evaluate, id_fn, device, verbose
-            As for `influence_blocks`.
-        train_set
-            The examples that are moved, batched: all that the model is trained on, or some.
+        dataset_to_evaluate, train_set, id_fn, device, verbose
+            As for `influence_blocks`; ``train_set`` may hold some of the n examples.
         reduction
-            ``"mean"``: ``(1/n) Σ I(z_i, z)`` over these examples, n the size of the whole training
-            set. That is how fast the loss of each query changes when the feature is moved by the
-            same amount in all of them, and the model trained again. ``"sum"``: n times that.
-            ``"mean_absolute"``: with the absolute values, which do not cancel out.
+            ``"mean"``: ``(1/n) Σ I(z_i, z)``, how fast the loss of each query changes when the
+            feature is moved by the same amount in all of these examples, and the model trained
+            again on all n. ``"sum"``: n times that. ``"mean_absolute"``: of the absolute values.
         feature_names
             Names of the features of rows ``(f,)``; they ask for a data frame.
 
@@ -279,9 +276,8 @@ class PerturbationInfluenceCalculator:
                 total = total + values.sum(axis=1)
             rows.append(total)
             query_ids.append(ids)
-        features = np.concatenate(rows)
-        if reduction != "sum":
-            features = features / self.num_train_examples
+        n = 1 if reduction == "sum" else self.num_train_examples
+        features = np.concatenate(rows) / n
         if feature_names is None:
             return features
         return feature_frame(features, np.concatenate(query_ids), feature_names)
