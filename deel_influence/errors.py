@@ -107,5 +107,9 @@ class LayerRuleWarning(UserWarning):
     """A layer's fast rule was set aside; automatic differentiation, slower, serves it."""
 
 
+class DefaultLayerWarning(UserWarning):
+    """Which layer of a model runs last could not be found out; the message names the one taken."""
+
+
 class IgnoredTermWarning(UserWarning):
     """A term of the training objective cannot be attributed to examples and is left out."""

@@ -7,7 +7,6 @@ function returns, whatever happens; nothing of the model is changed in between.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,11 +18,9 @@ import tensorflow as tf
 from ..errors import UnsupportedModelError
 from ..model.influence_model import BaseInfluenceModel
 from ..model.keras_internals import all_layers, copy_keras_mask
+from ..model.overlay import TRACING, overlaid
 from ..types import Batch
 from .rules.registry import find_rule
-
-TRACING = threading.RLock()
-"""Held while layers are overlaid: two traces of one model would see each other's overlays."""
 
 
 @dataclass
@@ -217,23 +214,3 @@ def _tapped(
 
     with overlaid(layer, "call", call):
         yield
-
-
-@contextmanager
-def overlaid(layer: keras.layers.Layer, name: str, value: Any) -> Iterator[None]:
-    """Shadow an attribute of the instance for a while.
-
-    The instance dictionary is written directly, because assigning to the layer would let Keras
-    track, and so keep, what is assigned.
-    """
-    attributes = vars(layer)
-    present = name in attributes
-    before = attributes.get(name)
-    attributes[name] = value
-    try:
-        yield
-    finally:
-        if present:
-            attributes[name] = before
-        else:
-            del attributes[name]

@@ -7,6 +7,7 @@ subtracts the batch's mean has no such function: scores would depend on how the 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,10 +17,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..errors import CoupledExamplesError, NoGradientError, UnsupportedModelError
+from ..errors import (
+    CoupledExamplesError,
+    NoGradientError,
+    NoGradientWarning,
+    UnsupportedModelError,
+)
 from ..model.finite import check_finite_weights
 from ..model.influence_model import BaseInfluenceModel
 from ..model.keras_internals import all_layers
+from ..model.logit_reading import told_from_logits
 from ..types import Batch
 from .capture import TRACING, overlaid
 
@@ -28,6 +35,9 @@ NUM_TOGETHER = 16
 
 NUM_ALONE = 3
 """How many of them are also computed alone; the others make a batch of another size."""
+
+MARGIN = 1e-2
+"""So far beyond 0 and 1 rounding and smoothing may carry a probability."""
 
 HALF_PRECISION = ("float16", "bfloat16")
 
@@ -57,10 +67,16 @@ def check_examples(model: BaseInfluenceModel, batch: Batch) -> None:
         function that reads batches.
     UnsupportedModelError
         If the model is random in inference mode.
+
+    Warns
+    -----
+    NoGradientWarning
+        If outputs beyond 0 and 1 go into a loss of probabilities.
     """
     check_finite_weights(model.model)
     some = tf.nest.map_structure(lambda t: t[:NUM_TOGETHER], batch)
     _check_connected(model, _rows(some, 0, 1))
+    _warn_of_logits(model, some)
     count = _size(some)
     if count < 2:
         return
@@ -168,6 +184,25 @@ def _check_connected(model: BaseInfluenceModel, example: Batch) -> None:
         "output. Pass a differentiable loss, or watch other layers."
     )
     raise NoGradientError(message)
+
+
+def _warn_of_logits(model: BaseInfluenceModel, batch: Batch) -> None:
+    """Say so where a loss of probabilities is given logits, whose gradient it clips away."""
+    inputs, targets, sample_weight = model.process_batch_for_loss_fn(batch)
+    parts = model.loss_function.per_output(targets, model(inputs), sample_weight)
+    for loss, _, _, output, _ in parts:
+        if told_from_logits(loss) is not False:
+            continue
+        values = tf.cast(output, tf.float32)
+        low, high = float(tf.reduce_min(values)), float(tf.reduce_max(values))
+        if low < -MARGIN or high > 1 + MARGIN:
+            message = (
+                f"The {model.loss_function.description} takes probabilities, from 0 to 1. "
+                f"Received: outputs from {low:.3g} to {high:.3g}, whose gradients it clips to "
+                "zero. Pass the loss with from_logits=True, as an object: "
+                "keras.losses.SparseCategoricalCrossentropy(from_logits=True), for one."
+            )
+            warnings.warn(message, NoGradientWarning, stacklevel=4)
 
 
 def _arrays(nest: Any) -> list[np.ndarray]:

@@ -191,10 +191,13 @@ def _watched(model: BaseInfluenceModel) -> list[str]:
 
 
 def _loss_text(model: BaseInfluenceModel) -> str:
-    """Describe the loss so that another loss gets another text."""
+    """Describe the loss, and what else is minimised, so that another one gets another text."""
     loss, layers = model.loss_function, all_layers(model.model)
     parts = [describe(part, layers) for part in (loss.loss, loss.loss_weights)]
-    return json.dumps([*parts, loss.over_positions])
+    weights = sorted((model.class_weight or {}).items())
+    return json.dumps(
+        [*parts, loss.over_positions, weights, model.terms.decays, model.terms.weight]
+    )
 
 
 def _layers_digest(model: BaseInfluenceModel) -> str:

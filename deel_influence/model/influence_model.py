@@ -17,6 +17,7 @@ from .losses import PerExampleLoss
 from .objective import (
     AUTO,
     Penalty,
+    compiled_loss,
     compiled_loss_weights,
     divides_by_weights,
     doubts_of_regularizer,
@@ -117,7 +118,7 @@ class BaseInfluenceModel:
         self.layout = ParameterLayout(self.weights)
         loss_weights = None
         if loss_function is None:
-            loss_function = getattr(model, "loss", None)
+            loss_function = compiled_loss(model)
             loss_weights = compiled_loss_weights(model)
             warn_of_own_training(model)
         names = getattr(model, "output_names", None)
@@ -128,6 +129,14 @@ class BaseInfluenceModel:
         self.terms = training_terms(model, self.weights, weight_decay, regularizer_weight)
         self._resources: dict[Hashable, Any] = {}
         self._told: set[str] = set()
+
+    def __repr__(self) -> str:
+        """Tell the model, the watched layers and the loss."""
+        watched = ", ".join(block.name for block in self.layout.blocks)
+        return (
+            f"<{type(self).__name__} of {self.model.name!r}: {self.nb_params} parameters of "
+            f"{watched} watched, {self.loss_function.description}>"
+        )
 
     def rewrapped(
         self,
@@ -317,8 +326,9 @@ class InfluenceModel(BaseInfluenceModel):
     model
         A built Keras model.
     start_layer
-        Name or index of the first watched layer; None means the last layer with weights. Layers
-        of nested models are found by name.
+        Name or index of the first watched layer. None means the last layer with weights to run
+        that the loss depends on, within a nested model if that is the last. Layers of nested
+        models are found by name.
     last_layer
         Name or index of the last watched layer; None means ``start_layer`` alone.
     loss_function, process_batch_for_loss_fn, loss_over_positions
@@ -352,7 +362,7 @@ class InfluenceModel(BaseInfluenceModel):
         _check_model(model)
         super().__init__(
             model,
-            select_weights(model, start_layer, last_layer),
+            select_weights(model, start_layer, last_layer, loss_function or compiled_loss(model)),
             loss_function,
             process_batch_for_loss_fn,
             loss_over_positions,

@@ -74,7 +74,7 @@ class PerExampleLoss:
         if self.loss_weights is None and not any(_is_nest(part) for part in nests):
             return self._one_output(self.loss, targets, outputs, sample_weight)
         total = None
-        for loss, weight, target, output, importance in self._per_output(
+        for loss, weight, target, output, importance in self.per_output(
             targets, outputs, sample_weight
         ):
             values = self._one_output(loss, target, output, importance)
@@ -88,8 +88,14 @@ class PerExampleLoss:
             raise MissingLossError(message)
         return total
 
-    def _per_output(self, targets: Any, outputs: Any, sample_weight: Any) -> list[tuple]:
-        """Line up loss, weight, target, output and sample weight of each output with a loss."""
+    def per_output(self, targets: Any, outputs: Any, sample_weight: Any) -> list[tuple]:
+        """Line up loss, weight, target, output and sample weight of each output with a loss.
+
+        Parameters
+        ----------
+        targets, outputs, sample_weight
+            Those of a batch, in any nest.
+        """
         if isinstance(outputs, dict):
             keys = list(outputs)
             given = [outputs[key] for key in keys]

@@ -168,7 +168,7 @@ def divides_by_weights(model: keras.Model, loss: PerExampleLoss) -> bool:
 
 def _reductions(model: keras.Model, loss: PerExampleLoss) -> set[str | None]:
     """Return the reductions of the losses that the model was trained with."""
-    compiled = getattr(model, "loss", None)
+    compiled = compiled_loss(model)
     found = {
         getattr(part, "reduction", MEANS[0])
         for part in tf.nest.flatten(loss.loss if compiled is None else compiled)
@@ -179,7 +179,7 @@ def _reductions(model: keras.Model, loss: PerExampleLoss) -> set[str | None]:
 
 def warn_of_own_training(model: keras.Model) -> None:
     """Say which methods of a model's own stand between its compiled loss and its training."""
-    if getattr(model, "loss", None) is None:
+    if compiled_loss(model) is None:
         return
     own = [
         name
@@ -196,9 +196,14 @@ def warn_of_own_training(model: keras.Model) -> None:
         warnings.warn(message, IgnoredTermWarning, stacklevel=4)
 
 
+def compiled_loss(model: keras.Model) -> Any:
+    """Return the loss that a model is compiled with, or None."""
+    return getattr(model, "loss", None)
+
+
 def compiled_loss_weights(model: keras.Model) -> Any:
     """Return the loss weights of a compiled model, or None."""
-    if not getattr(model, "loss", None):
+    if not compiled_loss(model):
         return None
     try:
         with warnings.catch_warnings():

@@ -121,9 +121,7 @@ def test_conjugate_gradients_take_as_many_steps_as_they_are_given():
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_by_default_scores_are_ranked_as_exact_ones(name, kappa):
     problem = Regression(kappa)
-    calculator = FirstOrderInfluenceCalculator(
-        problem.model, problem.train, problem.strategy(name)
-    )
+    calculator = FirstOrderInfluenceCalculator(problem.model, problem.train, problem.strategy(name))
     scores = calculator.influence_matrix(problem.train, problem.train)
     exact = problem.gradients @ problem.solutions.T
     ranks = [spearmanr(one, other).statistic for one, other in zip(scores, exact, strict=True)]

@@ -211,11 +211,13 @@ class DoubledDense(layers.Dense):
 
 
 def misspelt() -> dict:
-    raise AttributeError("'Broken' object has no attribute 'facto'")
+    message = "'Broken' object has no attribute 'facto'"
+    raise AttributeError(message)
 
 
 def without_source() -> dict:
-    raise OSError("could not get source code")
+    message = "could not get source code"
+    raise OSError(message)
 
 
 def of_layer(layer: Callable[[float], layers.Layer], *shape: int) -> Callable[[float], Any]:
