@@ -109,6 +109,25 @@ def resolve_variables(model: keras.Model, weights: Any) -> list[keras.Variable]:
     return unique(chosen)
 
 
+def check_watched(model: keras.Model, weights: Iterable[keras.Variable]) -> None:
+    """Refuse watched weights that the model has lost.
+
+    Raises
+    ------
+    UnsupportedModelError
+        Names the first.
+    """
+    present = {id(v) for v in model.weights}
+    lost = next((v for v in weights if id(v) not in present), None)
+    if lost is not None:
+        message = (
+            "The watched weights must be weights of the model. Received: "
+            f"{lost.path!r}, which was one when the model was wrapped, before `quantize()` or "
+            "another change of its layers. Wrap the model again: InfluenceModel(model)."
+        )
+        raise UnsupportedModelError(message)
+
+
 def unique(variables: Iterable[keras.Variable]) -> list[keras.Variable]:
     """Drop repeated variables (shared layers), keeping the order."""
     return list({id(v): v for v in variables}.values())
