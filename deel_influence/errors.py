@@ -59,6 +59,10 @@ class SavedCurvatureError(DeelInfluenceError, ValueError):
     """A fitted strategy on disk is missing, corrupt, or was fitted on another model."""
 
 
+class MissingDerivativeError(DeelInfluenceError, ValueError):
+    """TensorFlow does not have a derivative that a method takes; the message says what works."""
+
+
 class ConvergenceError(DeelInfluenceError, ArithmeticError):
     """A solver did not reach its tolerance; the message says what to change."""
 
