@@ -214,7 +214,7 @@ class _Walk:
         return {"function": code.co_name, "digest": _digest(content)}
 
     def _object(self, value: Any) -> Any:
-        kind = type(value)
+        kind: Any = type(value)
         called = frozenset() if is_of_library(kind) else self._names
         methods = methods_of(kind, called)
         reads = [read_by(method.__code__) for method in methods]

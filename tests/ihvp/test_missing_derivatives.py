@@ -1,4 +1,4 @@
-"""Losses that have a gradient and no second derivative: what works, and what says it cannot."""
+"""Losses that have a gradient and no second derivative: what works, and what does not."""
 
 from __future__ import annotations
 

@@ -211,13 +211,11 @@ class DoubledDense(layers.Dense):
 
 
 def misspelt() -> dict:
-    message = "'Broken' object has no attribute 'facto'"
-    raise AttributeError(message)
+    return {"factor": Broken.facto}
 
 
 def without_source() -> dict:
-    message = "could not get source code"
-    raise OSError(message)
+    raise OSError
 
 
 def of_layer(layer: Callable[[float], layers.Layer], *shape: int) -> Callable[[float], Any]:

@@ -225,5 +225,7 @@ def test_a_call_that_cannot_be_traced_is_named_and_what_is_taken_instead():
                 raise TypeError(message)
             return super().call(x)
 
-    with pytest.warns(DefaultLayerWarning, match=r"(?s)Picky.*eager tensors only.*'body'.*start_layer"):
+    with pytest.warns(
+        DefaultLayerWarning, match=r"(?s)Picky.*eager tensors only.*'body'.*start_layer"
+    ):
         InfluenceModel(called(Picky()), loss_function="mse")
