@@ -194,10 +194,9 @@ def _loss_text(model: BaseInfluenceModel) -> str:
     """Describe the loss, and what else is minimised, so that another one gets another text."""
     loss, layers = model.loss_function, all_layers(model.model)
     parts = [describe(part, layers) for part in (loss.loss, loss.loss_weights)]
-    weights = sorted((model.class_weight or {}).items())
-    return json.dumps(
-        [*parts, loss.over_positions, weights, model.terms.decays, model.terms.weight]
-    )
+    by_class = [(int(c), float(w)) for c, w in sorted((model.class_weight or {}).items())]
+    terms = [model.terms.decays, model.terms.weight]
+    return json.dumps([*parts, loss.over_positions, by_class, *terms])
 
 
 def _layers_digest(model: BaseInfluenceModel) -> str:
