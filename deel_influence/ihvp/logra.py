@@ -230,9 +230,9 @@ class LoGraIHVP(InverseHessianVectorProduct):
             self.engine, self._fit_dataset(), config["fisher"], config["seed"], config["verbose"]
         )
 
-        def second_moments(gradients: BatchGradients) -> tuple[dict, dict]:
-            features = project(gradients)
-            return {(): tf.matmul(features, features, transpose_a=True)}, {}
+        def second_moments(sets: list[BatchGradients]) -> tuple[dict, list]:
+            features = tf.concat([project(gradients) for gradients in sets], axis=0)
+            return {(): tf.matmul(features, features, transpose_a=True)}, []
 
         fisher.settle_rules()
         name = ("logra", json.dumps(self.projection.get_config()))
