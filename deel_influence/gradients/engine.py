@@ -23,6 +23,7 @@ from .batch_gradients import BatchGradients, PlacedBlock
 from .blocks import RowsBlock
 from .capture import Forward, Tap, forward_to_logits, forward_with_taps
 from .fallback import MODES, differentiated_rows
+from .padding import NO_MASKS, KnownMasks, known_masks, padding_of
 from .rules.base import LayerRule, LayerUse
 from .rules.dense import DenseRule
 from .rules.registry import find_rule
@@ -208,8 +209,9 @@ class GradientEngine:
         """
         remaining = iter(deltas)
         placed = []
+        known = known_masks(self.model, batch, forward)
         for ruled, taps in zip(self.ruled, forward.taps, strict=True):
-            placed += self.blocks_of(ruled, [(tap, next(remaining)) for tap in taps])
+            placed += self.blocks_of(ruled, [(tap, next(remaining)) for tap in taps], known)
         if self.fallback_variables:
             rows = self.fallback_rows(batch, cotangent)
             for variable, values in zip(self.fallback_variables, rows, strict=True):
@@ -219,14 +221,33 @@ class GradientEngine:
         return BatchGradients(forward.losses, placed, self.model.layout)
 
     def blocks_of(
-        self, ruled: RuledLayer, uses: Sequence[tuple[Tap, tf.Tensor]]
+        self,
+        ruled: RuledLayer,
+        uses: Sequence[tuple[Tap, tf.Tensor]],
+        known: KnownMasks = NO_MASKS,
     ) -> list[PlacedBlock]:
-        """Return the blocks of one ruled layer from its calls and the gradients in them."""
+        """Return the blocks of one ruled layer.
+
+        Parameters
+        ----------
+        ruled
+            The layer.
+        uses
+            Its calls, and the gradients in them.
+        known
+            The masks of the forward pass.
+        """
         layout = self.model.layout
         layer_uses = [self._use(ruled.rule, tap, delta) for tap, delta in uses]
         blocks = ruled.rule.blocks(ruled.layer, layer_uses, layout.__contains__)
         return [
-            PlacedBlock(tuple(layout.position(v) for v in owned.variables), owned.block)
+            PlacedBlock(
+                tuple(layout.position(v) for v in owned.variables),
+                owned.block,
+                padding_of(uses, owned.block.matrix_shape[1], known)
+                if owned.block.matrix_shape
+                else None,
+            )
             for owned in blocks
         ]
 

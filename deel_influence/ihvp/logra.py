@@ -235,9 +235,10 @@ class LoGraIHVP(InverseHessianVectorProduct):
         # The engine keeps what it compiles: nothing drawn may be part of that.
         tensors, undrawn = self.projection.tensors, self.projection.with_tensors(())
 
-        def second_moments(gradients: BatchGradients, tensors: Any) -> tuple[dict, dict]:
-            features = undrawn.with_tensors(tensors).project(gradients)
-            return {(): tf.matmul(features, features, transpose_a=True)}, {}
+        def second_moments(sets: list[BatchGradients], tensors: Any) -> tuple[dict, list]:
+            project = undrawn.with_tensors(tensors).project
+            features = tf.concat([project(gradients) for gradients in sets], axis=0)
+            return {(): tf.matmul(features, features, transpose_a=True)}, []
 
         fisher.settle_rules()
         form = {**self.projection.get_config(), "tensors": [list(t.shape) for t in tensors]}
