@@ -13,8 +13,9 @@ positions for independent, ``Σ x⊗y ≈ (Σ x) ⊗ (Σ y) / N``:
 
     A = (1/N) Σ_it a_it a_itᵀ,     G = (1/n) Σ_it δ_it δ_itᵀ.
 
-Padding is no position: see `counted_positions`. It is exact where positions reach the loss side by side and the layers are linear with a squared
-loss: then the draws of two positions are uncorrelated, and δ does not depend on a.
+Padding is no position: see `counted_positions`. It is exact where positions reach the loss side by
+side and the layers are linear with a squared loss: then the draws of two positions are
+uncorrelated, and δ does not depend on a.
 
 *reduce* [2]_ takes one input and one gradient for each example, ``â_i = mean_t a_it`` and
 ``δ̂_i = Σ_t δ_it``, as if every position had the gradient δ̂_i / t:
@@ -204,7 +205,7 @@ class DiagonalSums(NamedTuple):
 def counted_positions(
     sets: Sequence[BatchGradients], factors: Sequence[Factors]
 ) -> dict[Parts, tf.Tensor]:
-    """Return which positions A and N count, bool, shape ``(b, t)``, of blocks that may have padding.
+    """Return which positions A and N count, bool, ``(b, t)``, of blocks that may have padding.
 
     Padding is what Keras masks, or what weighs nothing in the loss, *and* has δ = 0 in all sets: a
     layer that ignores its mask has positions like any other. Zero gradients alone do not make
