@@ -116,8 +116,10 @@ class NystromIHVP(LowRankIHVP):
 
     def _warn_of_what_is_left(self, kept: LowRank, size: int) -> None:
         """Say where directions beyond the sketch have more curvature than they are divided by."""
+        # A sketch that keeps fewer than it may has met the end of the curvature.
+        is_cut = kept.rank == self.config["rank"] < size
         last = float(kept.values.min(initial=np.inf))
-        if kept.rank == size or not 0 < self._shift < last < np.inf:
+        if not is_cut or not 0 < self._shift < last:
             return
         message = (
             f"The sketch of rank {kept.rank} leaves curvature behind: the last eigenvalue that it "
