@@ -4,16 +4,18 @@ Only the modules that read from it import this one, and they are imported when i
 files and arrays do without.
 """
 
+import importlib
+
 from ..errors import MissingExtraError
 
 __all__ = ["tfds"]
 
 try:
-    # Releases from 1.18 on need a newer protobuf than TensorFlow before 2.18 admits, and do not
-    # say so. TensorFlow Datasets would log a traceback and go on without its parts.
+    # Tried first: releases from 1.18 on need a newer protobuf than TensorFlow before 2.18 admits,
+    # and do not say so; TensorFlow Datasets logs a traceback of it, and goes on without its parts.
+    importlib.import_module("tensorflow_metadata.proto.v0.schema_pb2")
     import tensorflow_datasets as tfds
     import tensorflow_datasets.core  # noqa: F401 - the first of these parts
-    import tensorflow_metadata.proto.v0.schema_pb2  # noqa: F401
 except ImportError as error:
     message = (
         "Sources `tfds:NAME` and the digits need the package 'tensorflow-datasets', which cannot "
