@@ -107,10 +107,9 @@ def hessian_of_batch(
 
 
 def rows_function(model: BaseInfluenceModel) -> Callable[[Batch, tf.Tensor], tf.Tensor]:
-    """Return a function of a batch and of numbers of rows ``(k,)`` that gives them ``(k, p)``."""
+    """Return the kernel ``(batch, numbers (k,)) -> rows (k, p)`` of ``Σ_i ∇²ℓ(z_i)``."""
 
     def rows(batch: Batch, numbers: tf.Tensor) -> tf.Tensor:
-        """Return these rows of ``Σ_i ∇²ℓ(z_i)``, by reverse-over-reverse differentiation."""
         values = [v.value for v in model.weights]
         with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
             tape.watch(values)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from deel_influence.errors import CurvatureWarning
@@ -43,7 +42,8 @@ def inverse_of(
 def test_the_cutoff_is_a_few_roundings_of_the_largest_eigenvalue_whatever_the_size():
     for size in (1, 3, 200):
         matrix = matrix_with(np.linspace(-7.0, 5.0, size))
-        assert_close(rounding_cutoff(matrix, tf.float32), 4 * EPS * 7.0, 1e-6)
+        # One digit of it is all that matters.
+        assert_close(rounding_cutoff(matrix, tf.float32), 4 * EPS * 7.0, 0.01)
     assert rounding_cutoff(np.zeros((3, 3)), tf.float32) == 0
 
 
@@ -129,27 +129,44 @@ def test_products_keep_the_digits_that_a_single_precision_inverse_loses():
     assert np.linalg.norm(single.T - expected) / np.linalg.norm(expected) > 1e-3
 
 
-def test_losses_that_matter_are_said_and_others_are_not():
-    spectrum = np.r_[0.0, 0.0, np.linspace(1, 10, 10)]
-    turned = rotation(P)
+def said_of(inverse: DenseInverse, vectors: np.ndarray) -> list[str]:
+    """Return what is said of right-hand sides in float32."""
+    right = tf.constant(vectors, tf.float32)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", CurvatureWarning)
+        inverse.warn_if_lost(right, inverse.apply(right), "It", stacklevel=1)
+    return [str(warning.message) for warning in said]
+
+
+def test_rounding_of_right_hand_sides_is_no_loss():
+    spectrum, turned = np.r_[0.0, 0.0, np.linspace(1, 10, 10)], rotation(P)
     _, inverse = inverse_of(measured(spectrum), NONE)
     assert inverse.num_dropped == 2
     inside = rows(5, 10) @ turned[:, 2:].T
-    # A gradient in float32 has a part of its rounding in every direction.
-    rounded = inside + 1e-7 * rows(5, P, 2)
+    rounded = inside + 5e-7 * rows(5, P, 2)
     sure = rounded * np.array([[1.0], [1.0], [1.0], [1.0], [1e-9]]) + 1e-8 * turned[:, 0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for vectors in (inside, rounded, sure, np.zeros((2, P))):
-            inverse.warn_if_lost(vectors, inverse.apply(vectors), "It", stacklevel=1)
-    outside = inside + 1e-2 * turned[:, 1]
-    with pytest.warns(CurvatureWarning, match=r"It leaves out 2 of 12 directions.*at least 9\d"):
-        inverse.warn_if_lost(outside, inverse.apply(outside), "It", stacklevel=1)
+    for vectors in (inside, rounded, sure, np.zeros((2, P))):
+        assert said_of(inverse, vectors) == []
+
+
+def test_a_loss_is_said_with_its_directions_its_length_and_what_it_carries():
+    """Each of ten directions carries about the same; one of eleven is then lost."""
+    spectrum, turned = np.r_[0.0, 1e-5, np.geomspace(1e-3, 1e3, 10)], rotation(P)
+    matrix = (turned * spectrum) @ turned.T
+    _, inverse = inverse_of((matrix + matrix.T) / 2, NONE)
+    vectors = rows(400, P) * np.sqrt(spectrum) @ turned.T  # as gradients are at a minimum
+    (text,) = said_of(inverse, 17 * vectors)
+    assert text.startswith("It leaves out 2 of 12 directions")
+    assert "have a part in 1 of them, 0.0% of their length" in text
+    assert "carries some 9% of vᵀH⁻¹v or more" in text
+    (text,) = said_of(inverse, vectors + 10 * turned[:, 0])
+    assert "have a part in 2 of them" in text
+    assert "carries some 100% of" in text
 
 
 def test_without_any_curvature_all_is_left_out_and_said():
     _, inverse = inverse_of(np.zeros((3, 3)), np.zeros(3))
-    products = inverse.apply(np.eye(3))
-    assert np.all(products == 0)
-    with pytest.warns(CurvatureWarning, match=r"3 of 3 directions.*100.0% of the length"):
-        inverse.warn_if_lost(np.eye(3), products, "It", stacklevel=1)
+    assert np.all(inverse.apply(np.eye(3)) == 0)
+    (text,) = said_of(inverse, np.eye(3))
+    assert "leaves out 3 of 3 directions" in text
+    assert "100.0% of their length" in text
