@@ -76,7 +76,8 @@ CASES = [
         ModelCase(policy.replace("_", "-"), half(policy), normal(5, 3), ("head/",), rtol=rtol)
         for policy, rtol in HALF_RTOL.items()
     ),
-    ModelCase("float64", double, normal(4), rtol=1e-12),
+    # `compute_loss` takes the outputs of a float64 model in float32.
+    ModelCase("float64", double, normal(4)),
     ModelCase(
         "lora-dense",
         updated(lambda: layers.Dense(5, activation="tanh"), (4,), None),
