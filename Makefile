@@ -34,7 +34,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-wheel test-floor test-models lint format types docs serve-docs \
+.PHONY: help install demo test test-wheel test-floor test-slow lint format types docs serve-docs \
 	tutorials bench evidence evidence-full
 
 help:  ## list the targets
@@ -54,9 +54,8 @@ test-wheel: $(TESTS)  ## build sdist and wheel, install the wheel afresh, and ru
 test-floor: $(FLOOR)  ## run a short suite on the oldest TensorFlow and Keras
 	$(FLOOR_VENV)/bin/$(PYTEST) $(FLOOR_TESTS)
 
-test-models: $(TESTS)  ## run the slow tests too: every model of the table with every strategy
-	$(BIN)/python -m pytest tests/models -m 'slow or not slow' \
-		--numprocesses auto --maxprocesses 4 --dist loadgroup
+test-slow: $(TESTS)  ## run the slow tests: every model with every strategy, padding of all of them
+	$(BIN)/$(PYTEST) -m slow
 
 lint: $(DEV)  ## check style and format
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ def embedded(inputs: keras.KerasTensor, mask_zero: bool = True) -> keras.KerasTe
 
 
 def classified(x: keras.KerasTensor) -> keras.KerasTensor:
-    return layers.Dense(3, name="head")(x)
+    return layers.Dense(2, name="head")(x)
 
 
 def pooled(x: keras.KerasTensor) -> keras.KerasTensor:
@@ -137,7 +137,7 @@ class SequenceCase:
             x = generator.normal(size=(length, 3))
             if not self.of_vectors:
                 x = generator.integers(1, VOCABULARY, length).astype("int32")
-            y = generator.integers(0, 3, length if self.of_tokens else ()).astype("int32")
+            y = generator.integers(0, 2, length if self.of_tokens else ()).astype("int32")
             weights = generator.uniform(0.5, 2.0, length)
             examples.append((x, y, weights) if self.weighted else (x, y))
         return examples

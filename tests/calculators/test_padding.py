@@ -99,10 +99,20 @@ def test_no_method_of_single_examples_sees_padding(case: SelfCase):
     assert_close(long, short, ROUNDING)
 
 
+# Products with a curvature, and one gradient for each output, take a while to trace.
+FAST = (IdentityIHVP, DataInfIHVP, KFACIHVP, EKFACIHVP)
+
+
 @pytest.mark.parametrize(
     ("strategy", "options"),
-    STRATEGIES,
-    ids=[f"{kind.name}-{'-'.join(map(str, options.values()))}" for kind, options in STRATEGIES],
+    [
+        pytest.param(
+            *(kind, options),
+            id=f"{kind.name}-{'-'.join(map(str, options.values()))}",
+            marks=[] if kind in FAST else [pytest.mark.slow],
+        )
+        for kind, options in STRATEGIES
+    ],
 )
 def test_no_strategy_sees_padding(strategy, options):
     def scores(model: BaseInfluenceModel, data: tf.data.Dataset) -> np.ndarray:
