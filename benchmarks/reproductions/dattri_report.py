@@ -59,16 +59,18 @@ def reproduce(
     options = read_options(description, arguments)
     settings = forms[options.form]
     evidence = Evidence(name, title, SOURCE, options, settings, num_workers)
+    earlier = None if only is None else read_earlier(evidence)
     folder = pieces_folder(name, options, settings)
     asked = settings if only is None else entries_like(settings, only)
     comparison = Comparison(asked, options, folder, num_workers)
     comparison.compute()
     measured = measure(comparison)
-    earlier = None if only is None else read_earlier(evidence)
     if earlier is not None:
         measured = put_into(earlier, measured)
     tell(evidence, measured, published)
     evidence.notes = [*notes, *notes_of(settings)]
+    if earlier is not None:  # what was added by hand comes after the others
+        evidence.notes += earlier["notes"][len(evidence.notes) :]
     path = evidence.save(draw(title, measured["lds"], published["lds"]))
     if earlier is not None:
         tell_apart(path, earlier, only)
