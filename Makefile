@@ -4,7 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/$(PIP_INSTALL)
+PYTEST := python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 REPORT := demo-report
 
 # A stamp says which extras the environment holds; it is out of date when a dependency may have
@@ -14,12 +16,26 @@ TESTS := $(VENV)/.installed-tests
 DEV := $(VENV)/.installed-dev
 REQUIREMENTS := setup.cfg pyproject.toml
 
+# The oldest versions that setup.cfg admits, in an environment of their own.
+FLOOR_VENV := .venv-floor
+FLOOR := $(FLOOR_VENV)/.installed
+FLOOR_VERSIONS := tests/packaging/floor.txt
+# Python 3.10 where it is found, by its name or among pyenv's; else the one that is there.
+FLOOR_PYTHON ?= $(shell for python in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/python $(PYTHON); \
+    do $$python -c '' 2>/dev/null && echo $$python && break; done)
+# The gradient engine, a dense and a Kronecker-factored inverse, triage, and what loads when.
+FLOOR_TESTS := tests/model/test_keras_internals.py tests/gradients/test_engine.py \
+    tests/ihvp/test_exact.py tests/ihvp/test_ekfac.py tests/report/test_triage_table.py \
+    tests/cli/test_triage.py tests/cli/test_demo.py tests/test_extras.py \
+    tests/test_tfds_on_demand.py
+
 # Keeps TensorFlow's notes on the processor and on missing GPUs out of the output.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format types docs serve-docs tutorials bench evidence evidence-full
+.PHONY: help install demo test test-wheel test-floor test-slow lint format types docs serve-docs \
+	tutorials bench evidence evidence-full
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +45,17 @@ install: $(DEV)  ## make .venv with everything that a developer needs
 demo: $(DEMO)  ## flip labels of real digits, train a network, find the flipped labels
 	$(BIN)/deel-influence demo --out $(REPORT)
 
-test: $(TESTS)  ## run all tests: code, documentation, documentation site
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+test: $(TESTS) test-wheel  ## run all tests: the wheel, code, documentation, documentation site
+	$(BIN)/$(PYTEST)
+
+test-wheel: $(TESTS)  ## build sdist and wheel, install the wheel afresh, and run it there
+	$(BIN)/python -m pytest tests/packaging/check_wheel.py
+
+test-floor: $(FLOOR)  ## run a short suite on the oldest TensorFlow and Keras
+	$(FLOOR_VENV)/bin/$(PYTEST) $(FLOOR_TESTS)
+
+test-slow: $(TESTS)  ## run the slow tests: every model with every strategy, padding of all of them
+	$(BIN)/$(PYTEST) -m slow
 
 lint: $(DEV)  ## check style and format
 	$(BIN)/ruff check .
@@ -75,10 +100,18 @@ $(DEMO): $(REQUIREMENTS) | $(BIN)/python
 
 $(TESTS): $(REQUIREMENTS) | $(BIN)/python
 	@echo "Installing the test tools into $(VENV) (some minutes the first time)"
-	@$(PIP) --editable '.[all,tests,docs]'
+	@$(PIP) --editable '.[all,tests,models,docs]'
 	@touch $(DEMO) $@
 
 $(DEV): $(REQUIREMENTS) | $(BIN)/python
 	@echo "Installing the developers' tools into $(VENV) (some minutes the first time)"
 	@$(PIP) --editable '.[dev]'
 	@touch $(DEMO) $(TESTS) $@
+
+# The pip that Python 3.10 brings does not find versions that agree in a quarter of an hour.
+$(FLOOR): $(REQUIREMENTS) $(FLOOR_VERSIONS)
+	@echo "Installing the oldest versions into $(FLOOR_VENV) (some minutes the first time)"
+	@$(FLOOR_PYTHON) -m venv --clear $(FLOOR_VENV)
+	@$(FLOOR_VENV)/bin/$(PIP_INSTALL) --upgrade pip
+	@$(FLOOR_VENV)/bin/$(PIP_INSTALL) --constraint $(FLOOR_VERSIONS) --editable '.[all,tests]'
+	@touch $@

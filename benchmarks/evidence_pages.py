@@ -95,10 +95,17 @@ def _overview_row(name: str, result: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _run_line(result: dict[str, Any]) -> str:
-    environment = result["environment"]
+    again = [
+        f"The entries `{run['entries']}` are, but for what has another date, of {_run(run)}"
+        for run in result.get("again", [])
+    ]
+    return "\n\n".join([_run(result), *again])
+
+
+def _run(run: dict[str, Any]) -> str:
+    environment = run["environment"]
     return (
-        f"`{result['command']}` on {environment['date'][:10]}, {_machine(environment)}, "
-        f"{_taken(result)}."
+        f"`{run['command']}` on {environment['date'][:10]}, {_machine(environment)}, {_taken(run)}."
     )
 
 

@@ -12,13 +12,13 @@ import keras
 import numpy as np
 
 from deel_influence.cli.methods import METHODS, RECORDERS, MethodInputs
-from deel_influence.cli.settings import EXACT_DAMPING
 from deel_influence.datasets.source import DataSource, stream_arrays
 from deel_influence.evaluation.mislabel import average_precision, recall_at_budget, roc_auc
 from deel_influence.ihvp import ExactIHVP
 from deel_influence.model import InfluenceModel
 
 _BATCH_SIZE = 256
+_DAMPING = 1e-3
 
 Train = Callable[[Sequence[keras.callbacks.Callback]], keras.Model]
 """Trains a network under the eyes of callbacks, and returns it."""
@@ -59,7 +59,7 @@ def scores_by_method(
         network = train(list(recorders.values()))
         source = DataSource("examples", stream_arrays(inputs, labels, batch_size=_BATCH_SIZE))
         model = InfluenceModel(network)
-        strategy = ExactIHVP(model, source.dataset, damping=EXACT_DAMPING, verbose=0)
+        strategy = ExactIHVP(model, source.dataset, damping=_DAMPING, verbose=0)
         method_inputs = MethodInputs(model, source, strategy, seed, recorders)
         for method, entry in METHODS.items():
             if methods is not None and method.value not in methods:

@@ -47,6 +47,22 @@ class UnknownLayerError(DeelInfluenceError, ValueError):
     """A layer that was asked for is not in the model."""
 
 
+class LossShapeError(DeelInfluenceError, ValueError):
+    """A loss, or a measurement, does not give one number per example."""
+
+
+class CoupledExamplesError(DeelInfluenceError, ValueError):
+    """The examples of a batch influence each other, so that none has a loss of its own."""
+
+
+class NoGradientError(DeelInfluenceError, ValueError):
+    """No gradient of the loss reaches the watched weights."""
+
+
+class NoCurvatureError(DeelInfluenceError, ValueError):
+    """The curvature is zero, as that of an absolute error, so that it has no inverse."""
+
+
 class MissingLossError(DeelInfluenceError, ValueError):
     """There is no loss: the model is not compiled and none was given."""
 
@@ -59,6 +75,10 @@ class SavedCurvatureError(DeelInfluenceError, ValueError):
     """A fitted strategy on disk is missing, corrupt, or was fitted on another model."""
 
 
+class MissingDerivativeError(DeelInfluenceError, ValueError):
+    """TensorFlow does not have a derivative that a method takes; the message says what works."""
+
+
 class ConvergenceError(DeelInfluenceError, ArithmeticError):
     """A solver did not reach its tolerance; the message says what to change."""
 
@@ -68,11 +88,15 @@ class DataSourceError(DeelInfluenceError, ValueError):
 
 
 class MissingExtraError(DeelInfluenceError, ImportError):
-    """An optional package is needed; the message names the extra that installs it."""
+    """An optional package is missing or cannot be used; the message says how to install it."""
 
 
 class CurvatureWarning(UserWarning):
     """The curvature is not what a strategy needs: indefinite, or known by its diagonal only."""
+
+
+class NoGradientWarning(UserWarning):
+    """Examples or queries have no gradient, so that their scores are zero and say nothing."""
 
 
 class ConvergenceWarning(UserWarning):
@@ -81,6 +105,10 @@ class ConvergenceWarning(UserWarning):
 
 class LayerRuleWarning(UserWarning):
     """A layer's fast rule was set aside; automatic differentiation, slower, serves it."""
+
+
+class DefaultLayerWarning(UserWarning):
+    """Which layer of a model runs last could not be found out; the message names the one taken."""
 
 
 class IgnoredTermWarning(UserWarning):

@@ -16,6 +16,7 @@ LEVELS = {
     "types": 0,
     "backend": 0,
     "errors": 0,
+    "extras": 0,
     "utils": 0,
     "linalg": 1,
     "model": 1,
@@ -42,6 +43,7 @@ LEVELS = {
 ALLOWED_PEERS = {
     ("utils", "types"),
     ("backend", "errors"),
+    ("extras", "errors"),
     ("utils", "errors"),
     ("curvature", "gradients"),
     ("cli", "datasets"),
@@ -176,6 +178,13 @@ def facade_code(module: Module) -> Iterator[str]:
 def _is_facade_statement(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign):
         return all(isinstance(name, ast.Name) and _is_dunder(name.id) for name in node.targets)
+    if isinstance(node, ast.If):
+        # For type checkers and the documentation, where a name is imported on demand.
+        return (
+            ast.unparse(node.test) == "TYPE_CHECKING"
+            and not node.orelse
+            and all(isinstance(part, ast.ImportFrom) for part in node.body)
+        )
     is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     return is_text or isinstance(node, ast.Import | ast.ImportFrom)
 

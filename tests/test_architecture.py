@@ -106,8 +106,12 @@ def test_an_offender_is_caught(rule: Rule, name: str, source: str) -> None:
     assert len(list(rule(Module(f"deel_influence.{name}", source)))) == 1
 
 
-def test_a_facade_that_computes_is_caught() -> None:
-    module = Module("deel_influence.ihvp", "from .exact import E\nx = E()", is_facade=True)
+@pytest.mark.parametrize(
+    "computed",
+    ["x = E()", "if TYPE_CHECKING:\n    x = E()", "if E:\n    from .exact import F"],
+)
+def test_a_facade_that_computes_is_caught(computed: str) -> None:
+    module = Module("deel_influence.ihvp", f"from .exact import E\n{computed}", is_facade=True)
     assert list(rules.facade_code(module)) == ["deel_influence.ihvp:2 does more than re-export"]
 
 

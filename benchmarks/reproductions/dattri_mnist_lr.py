@@ -9,6 +9,7 @@ earlier checkpoints of the same training as well as at the last one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dattri_report import reproduce
@@ -20,7 +21,7 @@ EARLY, STAGES = 8, [3, 8, 20]
 """Epochs of an early checkpoint, and of those that scores are added up over."""
 
 
-def damped(dampings: list[float], **more: Any) -> list[dict[str, Any]]:
+def damped(dampings: Sequence[float | str], **more: Any) -> list[dict[str, Any]]:
     """Return settings that differ in the damping."""
     return [{"damping": damping, **more} for damping in dampings]
 

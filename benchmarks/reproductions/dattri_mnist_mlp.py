@@ -36,17 +36,17 @@ def both(name: str, method: str, grid: list[dict[str, Any]]) -> dict[str, dict[s
 def trak(models: int) -> dict[str, dict[str, Any]]:
     """Return TRAK with some models of halves, by dattri's number of features and by LoGra's."""
     given = {"kind": "half", "models": models}
-    # Of many models in several sizes, the wide projections take minutes each.
-    sizes = (16, 32) if models <= 10 else (16,)
+    # Of many models, wide projections and early checkpoints take minutes each.
+    few = models <= 10
     logra = [
         {**given, "projection": "logra", "projection_dim": [size, size], "damping": "auto"}
-        for size in sizes
+        for size in ((16, 32) if few else (16,))
     ]
-    found = both(f"trak-{models}, logra", "trak", logra)
-    if models == 1:
-        sparse = {**given, "projection": "sjlt", "projection_dim": 512}
-        found |= both(f"trak-{models}", "trak", [sparse])
-    return found
+    dampings = (0.0, "auto") if few else ("auto",)
+    sparse = damped(dampings, **given, projection="sjlt", projection_dim=512)
+    name = f"trak-{models}"
+    found = both(f"{name}, logra", "trak", logra)
+    return found | (both(name, "trak", sparse) if few else {name: entry("trak", *sparse)})
 
 
 CHEAP = {
@@ -103,6 +103,16 @@ SINGLE = {
             "models": 10,
             "projection": "logra",
             "projection_dim": [16, 16],
+            "damping": "auto",
+        },
+    ),
+    "trak-10": entry(
+        "trak",
+        {
+            "kind": "half",
+            "models": 10,
+            "projection": "sjlt",
+            "projection_dim": 512,
             "damping": "auto",
         },
     ),
@@ -196,15 +206,15 @@ PUBLISHED = {
         "grad-cos": 0.122,
         "representer-l2": 0.093,
         "trak-1": 0.112,
-        "trak-10, logra": 0.331,
-        "trak-50, logra": 0.446,
+        "trak-10": 0.331,
+        "trak-50": 0.446,
     },
     "loo": {},
     "auc": {
         "tracin, 10 models": 0.855,
         "grad-cos": 0.504,
         "representer-l2": 0.968,
-        "trak-10, logra": 0.995,
+        "trak-10": 0.995,
     },
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from dattri_again import Measured, entries_like, put_into, read_earlier, split_only, tell_apart
 from dattri_methods import METHODS, has_choice
 from dattri_run import Comparison
 from evidence import Evidence, read_options
@@ -54,27 +55,58 @@ def reproduce(
     """
     check_published(forms["full"], published)
     num_workers, arguments = split_workers(arguments)
+    only, arguments = split_only(arguments)
     options = read_options(description, arguments)
     settings = forms[options.form]
     evidence = Evidence(name, title, SOURCE, options, settings, num_workers)
+    earlier = None if only is None else read_earlier(evidence)
     folder = pieces_folder(name, options, settings)
-    comparison = Comparison(settings, options, folder, num_workers)
+    asked = settings if only is None else entries_like(settings, only)
+    comparison = Comparison(asked, options, folder, num_workers)
     comparison.compute()
-    singles = list(comparison.entries)
-    ensembles = [comparison.add_ensemble(label) for label in settings["ensembles"]]
-    rows = {label: comparison.lds_row(label) for label in [*singles, *ensembles]}
-    ensembles += [label for label in singles if is_ensemble(comparison.entries[label])]
-    singles = [label for label in singles if label not in ensembles]
+    measured = measure(comparison)
+    if earlier is not None:
+        measured = put_into(earlier, measured)
+    tell(evidence, measured, published)
+    evidence.notes = [*notes, *notes_of(settings)]
+    if earlier is not None:  # what was added by hand comes after the others
+        evidence.notes += earlier["notes"][len(evidence.notes) :]
+    path = evidence.save(draw(title, measured["lds"], published["lds"]))
+    if earlier is not None:
+        tell_apart(path, earlier, only)
 
-    _add_best(evidence, comparison, {"single-model strategy": singles, "ensemble": ensembles}, rows)
+
+def measure(comparison: Comparison) -> Measured:
+    """Return what was computed of each entry, by measure."""
+    settings, entries = comparison.settings, list(comparison.entries)
+    entries += [comparison.add_ensemble(label) for label in settings["ensembles"]]
+    measured: Measured = {"lds": {label: comparison.lds_row(label) for label in entries}}
+    if settings["truth_seeds"] > 1:
+        measured["retrainings"] = {"lds": comparison.lds_of_retrainings()}
+    if settings["num_left_out"]:
+        pairs = settings["pairs"]
+        measured["leave one out"] = {label: comparison.loo_row(label) for label in pairs}
+    single = settings["single"]
+    measured["detection"] = {label: comparison.auc_row(label) for label in single}
+    return measured
+
+
+def tell(evidence: Evidence, measured: Measured, published: Published) -> None:
+    """Add a row for each figure, those of the best first."""
+    pairs, rows = evidence.settings["pairs"], measured["lds"]
+    ensembles = [label for label in rows if label not in pairs or is_ensemble(pairs[label])]
+    singles = [label for label in rows if label not in ensembles]
+    _add_best(evidence, {"single-model strategy": singles, "ensemble": ensembles}, rows)
+    others = evidence.settings["truth_seeds"] - 1
+    if others:
+        what = f"the mean of {others} other retrainings" if others > 1 else "another retraining"
+        evidence.add(f"LDS of {what} of each half", measured["retrainings"]["lds"])
     for label, row in rows.items():
         evidence.add(f"LDS, {label}", row["lds"], published=published["lds"].get(label))
-    evidence.details["lds"] = rows
-    if settings["num_left_out"]:
-        _add_leave_one_out(evidence, comparison, published["loo"])
-    _add_detection(evidence, comparison, published["auc"])
-    evidence.notes = [*notes, *notes_of(settings)]
-    evidence.save(draw(title, rows, published["lds"]))
+    if "leave one out" in measured:
+        _add_leave_one_out(evidence, measured["leave one out"], published["loo"])
+    _add_detection(evidence, measured["detection"], published["auc"])
+    evidence.details |= measured
 
 
 def check_published(settings: Mapping[str, Any], published: Published) -> None:
@@ -128,10 +160,7 @@ def is_ensemble(entry: Mapping[str, Any]) -> bool:
 
 
 def _add_best(
-    evidence: Evidence,
-    comparison: Comparison,
-    groups: Mapping[str, list[str]],
-    rows: Mapping[str, Mapping[str, Any]],
+    evidence: Evidence, groups: Mapping[str, list[str]], rows: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Add the datamodelling scores of those that are best on the validation half."""
     settings = evidence.settings
@@ -146,30 +175,26 @@ def _add_best(
                 f"the same, of the mean of {seeds} retrainings of each half",
                 rows[best]["lds_mean_of_seeds"],
             )
-    others = settings["truth_seeds"] - 1
-    if others:
-        what = f"the mean of {others} other retrainings" if others > 1 else "another retraining"
-        evidence.add(f"LDS of {what} of each half", comparison.lds_of_retrainings())
 
 
-def _add_leave_one_out(evidence: Evidence, comparison: Comparison, published: Figures) -> None:
-    rows = {label: comparison.loo_row(label) for label in evidence.settings["pairs"]}
+def _add_leave_one_out(
+    evidence: Evidence, rows: Mapping[str, Mapping[str, Any]], published: Figures
+) -> None:
     best = max(rows, key=lambda label: rows[label]["validation"])
     bound = evidence.settings["at_least"].get("leave-one-out", {})
     evidence.add(f"leave-one-out correlation of the best ({best})", rows[best]["loo"], **bound)
     for label, row in rows.items():
         evidence.add(f"leave-one-out, {label}", row["loo"], published=published.get(label))
-    evidence.details["leave one out"] = rows
 
 
-def _add_detection(evidence: Evidence, comparison: Comparison, published: Figures) -> None:
-    rows = {label: comparison.auc_row(label) for label in evidence.settings["single"]}
+def _add_detection(
+    evidence: Evidence, rows: Mapping[str, Mapping[str, Any]], published: Figures
+) -> None:
     best = max(rows, key=lambda label: rows[label]["validation"])
     bound = evidence.settings["at_least"].get("detection", {})
     evidence.add(f"AUC of wrong labels of the best ({best})", rows[best]["auc"], **bound)
     for label, row in rows.items():
         evidence.add(f"AUC of wrong labels, {label}", row["auc"], published=published.get(label))
-    evidence.details["detection"] = rows
 
 
 def draw(title: str, rows: Mapping[str, Mapping[str, Any]], published: Figures) -> plt.Figure:

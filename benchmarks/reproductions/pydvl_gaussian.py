@@ -152,7 +152,8 @@ def mean_influences(
     They are ``g(z)ᵀ H⁻¹ g(zᵢ)``, without 1/n and with no sign before them, as in the notebook:
     positive for a point that lowers the loss on the test set.
     """
-    model = BaseInfluenceModel(network, loss_function=LOSS)
+    # The notebook's curvature is that of the losses alone.
+    model = BaseInfluenceModel(network, loss_function=LOSS, weight_decay=0.0)
     labels = flip_first(points.y[:NUM_SCORED])
     scored = tf.data.Dataset.from_tensor_slices((points.x[:NUM_SCORED], labels)).batch(BATCH_SIZE)
     test_set = tf.data.Dataset.from_tensor_slices((points.x_test, points.y_test)).batch(BATCH_SIZE)

@@ -14,6 +14,9 @@ from ..types import Batch
 class Features:
     """The inputs of a layer, one row for each example.
 
+    Positions of a sequence that Keras masks count as zeros, whatever the layers before made of
+    padding.
+
     Parameters
     ----------
     model
@@ -49,4 +52,9 @@ class Features:
             )
             raise UnsupportedModelError(message)
         inputs = tf.cast(tf.convert_to_tensor(taps[0].inputs), self._model.dtype)
+        mask = taps[0].mask
+        if mask is not None and 1 < mask.shape.rank < inputs.shape.rank:
+            axes = [1] * (inputs.shape.rank - mask.shape.rank)
+            there = tf.reshape(mask, (*tf.unstack(tf.shape(mask)), *axes))
+            inputs = tf.where(there, inputs, tf.zeros_like(inputs))
         return tf.reshape(inputs, (tf.shape(inputs)[0], -1))

@@ -42,6 +42,8 @@ class RepresentationSimilarity(BaseInfluenceCalculator):
        2021.
     """
 
+    _zeros_are_usual = True
+
     def __init__(
         self, model: BaseInfluenceModel, layer: LayerKey = None, metric: str = "cosine"
     ) -> None:

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from ..datasets.tfds_source import load_tfds
+from ..datasets.sources import load_source
 from .mislabeling import MislabelingDetectorEvaluator
 from .resnet import ResNet
 from .training import KerasTrainingProcedure
@@ -93,9 +93,12 @@ def load_cifar10(data_dir: str | os.PathLike[str] | None = None) -> Splits:
     ------
     DataSourceError
         If the dataset is not prepared and cannot be downloaded.
+    MissingExtraError
+        If TensorFlow Datasets cannot be imported.
     """
     train, test = (
-        load_tfds("cifar10", split, _READ_AT_ONCE, data_dir).dataset for split in ("train", "test")
+        load_source(f"tfds:cifar10:{split}", _READ_AT_ONCE, data_dir=data_dir).dataset
+        for split in ("train", "test")
     )
     return _scaled(train.unbatch()), _scaled(test.unbatch())
 

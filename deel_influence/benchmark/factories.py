@@ -39,7 +39,7 @@ class CurvatureFactory(InfluenceCalculatorFactory):
     dataset_hessian_size
         How many examples to draw for the curvature; None, or a negative number, takes all.
     n_opt_iters
-        Bound on the steps of ``"cgd"`` and ``"lissa"``; None leaves it to them.
+        Steps of ``"cgd"`` and ``"lissa"``; None leaves them to the tolerance.
     feature_extractor
         Without effect: the frozen part of the model is found without being named.
     loss_function

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import MissingExtraError
 from ..evaluation.mislabel import average_precision, detection_curve, recall_at_budget, roc_auc
+from ..extras import require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,11 +193,4 @@ def _plain(measures: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _pandas() -> Any:
-    try:
-        import pandas as pd  # noqa: PLC0415 - optional
-    except ImportError as error:
-        message = (
-            "A table of results needs pandas. Install it: pip install 'deel-influence[report]'."
-        )
-        raise MissingExtraError(message) from error
-    return pd
+    return require("pandas", "report", "A table of results needs")

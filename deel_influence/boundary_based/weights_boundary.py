@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from ..curvature.closed_form import has_closed_form
 from ..gradients.blocks import OuterBlock
+from ..gradients.fallback import batch_of_copies, copies_of_example
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
 from .base import BoundaryCalculator
@@ -73,11 +74,12 @@ class WeightsBoundaryCalculator(BoundaryCalculator):
             # One example too many is computed: TensorFlow's vectorised loops fail on one alone.
             rows = tf.concat([rows, rows[:1]], axis=0)
             examples = tf.nest.map_structure(lambda t: tf.gather(t, rows), inputs)
+            logits_of_one = self._logits_of_one(copies_of_example(self.logits, inputs))
 
             def logits_at(offsets: tf.Tensor) -> tf.Tensor:
                 spare = tf.stop_gradient(offsets[:1])
                 moves = self._split(tf.concat([offsets, spare], axis=0))
-                return tf.vectorized_map(self._logits_of_one, (examples, moves), warn=False)[:-1]
+                return tf.vectorized_map(logits_of_one, (examples, moves), warn=False)[:-1]
 
             return logits_at
 
@@ -94,16 +96,20 @@ class WeightsBoundaryCalculator(BoundaryCalculator):
         parts = tf.split(offsets, layout.sizes, axis=1)
         return [tf.reshape(t, (-1, *s)) for t, s in zip(parts, layout.shapes, strict=True)]
 
-    def _logits_of_one(self, example: tuple[Any, list[tf.Tensor]]) -> tf.Tensor:
-        """Return the logits ``(c,)`` of one example under weights that are moved."""
-        inputs, moves = example
-        values = [
-            (v, v.value + tf.cast(move, v.dtype))
-            for v, move in zip(self.model.weights, moves, strict=True)
-        ]
-        # In this scope, Keras reads these values in place of the variables, and writes nothing.
-        with keras.StatelessScope(state_mapping=values):
-            return self.logits(tf.nest.map_structure(lambda t: t[None], inputs))[0]
+    def _logits_of_one(self, copies: int) -> Callable[[tuple[Any, list[tf.Tensor]]], tf.Tensor]:
+        """Return what gives the logits ``(c,)`` of one example under weights that are moved."""
+
+        def compute(example: tuple[Any, list[tf.Tensor]]) -> tf.Tensor:
+            inputs, moves = example
+            values = [
+                (v, v.value + tf.cast(move, v.dtype))
+                for v, move in zip(self.model.weights, moves, strict=True)
+            ]
+            # In this scope, Keras reads these values in place of the variables, and writes nothing.
+            with keras.StatelessScope(state_mapping=values):
+                return self.logits(batch_of_copies(inputs, copies))[0]
+
+        return compute
 
     def _points_of_last_layer(self, batch: Batch) -> BoundaryPoints | None:
         """Return the closed form for a watched last Dense layer; None if that is not the case.

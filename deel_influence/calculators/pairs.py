@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ..errors import NoGradientWarning
 from ..gradients.engine import GradientEngine
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement, measured_model
@@ -165,7 +167,9 @@ class PairCalculator(SelfInfluenceCalculator):
         def vectors_of(index: int, batch: Batch, ids: np.ndarray) -> tf.Tensor:
             return run(source.query_kernel(), index, ids, (batch,), device, axis=0)
 
-        return query_chunks(batches, vectors_of, max_batches)
+        for chunk in query_chunks(batches, vectors_of, max_batches):
+            _tell_of_flat_queries(chunk)
+            yield chunk
 
     def _scored_dataset(
         self, chunk: Queries, train_set: tf.data.Dataset, source: ScoreSource
@@ -181,3 +185,18 @@ class PairCalculator(SelfInfluenceCalculator):
                 yield self.model.process_batch_for_loss_fn(batch)[0], values
 
         return tf.data.Dataset.from_generator(generate, output_signature=signature)
+
+
+def _tell_of_flat_queries(chunk: Queries) -> None:
+    """Warn of queries whose vector is zero, so that all scores are."""
+    flat = chunk.ids[np.all(chunk.vectors.numpy() == 0, axis=1)]
+    if not len(flat):
+        return
+    first = f"{flat[:5].tolist()}{' and others' if len(flat) > 5 else ''}"
+    message = (
+        f"{len(flat)} of {len(chunk.ids)} queries have no gradient, so that their scores are 0 and "
+        f"say nothing. Received: the queries {first}, where what is looked at is flat: as a rule "
+        "the loss of a label that is predicted with certainty. Pass measurement='logit' or "
+        "'margin', which are not."
+    )
+    warnings.warn(message, NoGradientWarning, stacklevel=3)

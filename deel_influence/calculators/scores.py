@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import MissingExtraError
+from ..extras import require
 from ..utils.files import npz_path, save_arrays
 from ..utils.top_k import ORDER, BatchSort
 
@@ -60,14 +60,8 @@ class Scores:
         MissingExtraError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd  # noqa: PLC0415 - optional
-        except ImportError as error:
-            message = (
-                "Scores.to_pandas needs pandas. Install it: pip install 'deel-influence[report]'."
-            )
-            raise MissingExtraError(message) from error
-        return pd.Series(self.values, index=pd.Index(self.ids, name="id"), name="score")
+        pandas = require("pandas", "report", "`Scores.to_pandas` needs")
+        return pandas.Series(self.values, index=pandas.Index(self.ids, name="id"), name="score")
 
     def save(self, path: str | Path) -> Path:
         """Write the scores to an ``.npz`` file, which appears whole or not at all."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
+from ..errors import NoGradientWarning
 from ..gradients.engine import GradientEngine
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch, IdFunction
@@ -40,6 +42,9 @@ class SelfInfluenceCalculator(ABC):
 
     _eager_hooks: frozenset[str] = frozenset()
     """Names of the hooks that run as plain Python, for instance because they go over the data."""
+
+    _zeros_are_usual: ClassVar[bool] = False
+    """Whether scores that are all zero say what they should, as the distance to oneself does."""
 
     def __init__(self, model: BaseInfluenceModel) -> None:
         check_influence_model(model)
@@ -103,13 +108,23 @@ class SelfInfluenceCalculator(ABC):
         Returns
         -------
         Ids and scores, in the order of ``train_set``.
+
+        Warns
+        -----
+        NoGradientWarning
+            If all scores are 0.
         """
         scored = self.scored_batches(train_set, id_fn, device, verbose)
         parts = [(ids, scores.numpy()) for _, ids, scores in scored]
-        return Scores(
-            np.concatenate([ids for ids, _ in parts]),
-            np.concatenate([values for _, values in parts]),
-        )
+        values = np.concatenate([values for _, values in parts])
+        if not np.any(values) and not self._zeros_are_usual:
+            message = (
+                f"All {len(values)} scores of {type(self).__name__} are 0, so that they order "
+                "nothing: no example has a gradient. Check the loss and its `from_logits`, and "
+                "that the model does not fit its data exactly."
+            )
+            warnings.warn(message, NoGradientWarning, stacklevel=2)
+        return Scores(np.concatenate([ids for ids, _ in parts]), values)
 
     def scored_batches(
         self,

@@ -6,7 +6,11 @@ TensorFlow takes seconds to load, so the commands import what they need when the
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
+
+import deel_influence
 
 from .demo import demo
 from .errors import OneLineErrors
@@ -26,8 +30,22 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"deel-influence {deel_influence.__version__}")
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
-def _show_help(context: typer.Context) -> None:
+def _show_help(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

@@ -19,7 +19,7 @@ from .options import (
     VerboseOption,
 )
 from .settings import TriageSettings, check_at_least_one, choose_metric, make_folder
-from .startup import set_up_logging, start
+from .startup import check_packages, set_up_logging, start
 
 
 def demo(
@@ -46,6 +46,7 @@ def demo(
     metric = choose_metric(method, ihvp, damping, samples)
     settings = TriageSettings(metric, top, out, seed, verbose, method)
     check_at_least_one("--epochs", epochs)
+    check_packages("demo", jinja2="report", sklearn="demo")
     make_folder(out)
 
     start(seed, verbose)

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from ..datasets.digits.loading import load_digits_arrays
+from ..datasets.digits.scikit_learn import read_scikit_learn
 from ..datasets.label_noise import flip_labels
 from ..report.files import replacing
 from .errors import CommandError
@@ -42,8 +42,10 @@ def noisy_digits(fraction: float, seed: int) -> NoisyDigits:
     ------
     CommandError
         If the share leaves nothing to find, or nothing to learn from.
+    MissingExtraError
+        If scikit-learn is not installed.
     """
-    images, true_labels = load_digits_arrays()
+    images, true_labels = read_scikit_learn()
     # Written so that NaN is refused as well, which cannot be rounded.
     if not 0.0 < fraction < 1.0 or not 0 < round(fraction * len(true_labels)) < len(true_labels):
         message = (

@@ -65,7 +65,7 @@ def train_digits_network(
     callbacks
         What watches the training.
     """
-    # Seeded here, because preparing the digits, which happens once, draws random numbers too.
+    # Seeded here, so that the network does not depend on what was drawn before.
     keras.utils.set_random_seed(seed)
     model = digits_network()
     bar = _Bar(None if show_progress is None else not show_progress)

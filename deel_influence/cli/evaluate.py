@@ -23,7 +23,7 @@ from .options import (
     WeightsOption,
 )
 from .settings import check_at_least_one, check_model_file, make_folder
-from .startup import set_up_logging, start
+from .startup import check_packages, set_up_logging, start
 
 
 def evaluate(
@@ -132,6 +132,9 @@ def evaluate(
     )
     check_at_least_one("--batch-size", batch_size)
     check_model_file(model)
+    check_packages("evaluate", pandas="evaluation", matplotlib="evaluation")
+    if settings.retrains:
+        check_packages("evaluate", scipy="evaluation")
     make_folder(out)
 
     start(seed, verbose)

@@ -69,8 +69,11 @@ class LastLayer:
         network, loss = model.model, model.loss_function.loss
         before, head = _cut(network, layer)
         _regularise(layer, settings.l2)
-        # Wrapped anew, now that it has a regulariser.
-        self.model = InfluenceModel(network, start_layer=layer.name, loss_function=loss)
+        # Wrapped anew, now that it has a regulariser, which is all that the training below adds to
+        # the mean of the losses.
+        self.model = InfluenceModel(
+            network, layer.name, loss_function=loss, weight_decay=0.0, regularizer_weight=1.0
+        )
         self._described = {
             "model": model_fingerprint(self.model),
             "train_set": dataset_digest(source.dataset),

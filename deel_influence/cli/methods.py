@@ -38,7 +38,6 @@ from ..training_dynamics.record import RecordedDynamics
 from ..training_dynamics.recorded_means import RecordedEL2N
 from ..trak.trak import TRAK
 from .options import Method
-from .settings import EXACT_DAMPING
 
 NUM_CHECKPOINTS = 5
 """How many checkpoints of a training TracIn adds up over, evenly spaced."""
@@ -47,6 +46,9 @@ EARLY_SHARE = 1 / 3
 """The part of the epochs that counts as early in training, for EL2N."""
 
 _PROJECTION_DIM = 512
+
+_DAMPING = 1e-3
+"""Of Newton steps, which single examples may leave without curvature, and of TRAK."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ METHODS: dict[Method, CommandMethod] = {
         "self-influence over the length of the example's step (θ-RelatIF)", _first_order("theta")
     ),
     Method.newton_step: CommandMethod(
-        f"self-influence after one Newton step without the example, damping {EXACT_DAMPING:g}",
-        lambda i: NewtonStepInfluenceCalculator(i.model, i.source.dataset, EXACT_DAMPING),
+        f"self-influence after one Newton step without the example, damping {_DAMPING:g}",
+        lambda i: NewtonStepInfluenceCalculator(i.model, i.source.dataset, _DAMPING),
     ),
     Method.arnoldi: CommandMethod(
         "self-influence within the dominant eigenvectors of the Hessian (Arnoldi)",
@@ -143,12 +145,12 @@ METHODS: dict[Method, CommandMethod] = {
     ),
     Method.trak: CommandMethod(
         f"self-influence in {_PROJECTION_DIM} projections of the margin's gradient (TRAK), "
-        f"damping {EXACT_DAMPING:g}",
+        f"damping {_DAMPING:g}",
         lambda i: TRAK(
             i.model,
             i.source.dataset,
             projection_dim=_PROJECTION_DIM,
-            damping=EXACT_DAMPING,
+            damping=_DAMPING,
             seed=i.seed,
         ),
     ),

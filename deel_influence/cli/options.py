@@ -110,7 +110,7 @@ DampingOption = Annotated[
         "--damping",
         metavar="NUMBER|auto",
         help="Added to the Hessian's diagonal; auto derives it from the eigenvalues. "
-        "[default: 0.001 with exact, 0 with arnoldi, else auto]",
+        "[default: 0 with exact and arnoldi, else auto]",
     ),
 ]
 SamplesOption = Annotated[

@@ -12,8 +12,6 @@ from .options import Ihvp, Method
 from .traits import TRAITS
 
 AUTO = "auto"
-EXACT_DAMPING = 1e-3
-"""The softmax leaves the Hessian singular, so that its plain inverse would be rounding errors."""
 
 _FITTED_SUFFIX = ".npz"
 # Their formulas divide by the damping alone.
@@ -101,8 +99,7 @@ def choose_strategy(
         return StrategySettings(ihvp)
     if samples is not None:
         check_at_least_one("--samples", samples)
-    default = EXACT_DAMPING if ihvp is Ihvp.exact else None
-    value = default if damping is None else _parse_damping(damping, ihvp)
+    value = None if damping is None else _parse_damping(damping, ihvp)
     return StrategySettings(ihvp, value, samples)
 
 

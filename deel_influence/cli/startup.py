@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..extras import require
+
 _STDERR = 2
 
 
@@ -17,6 +19,25 @@ def set_up_logging(verbose: bool) -> None:
     if verbose:
         logging.basicConfig()
         logging.getLogger("deel_influence").setLevel(logging.DEBUG)
+
+
+def check_packages(command: str, **packages: str) -> None:
+    """Refuse a command without the packages that it needs, before anything is computed.
+
+    Parameters
+    ----------
+    command
+        Name of the command.
+    packages
+        For each package the extra that installs it.
+
+    Raises
+    ------
+    MissingExtraError
+        If one is not installed.
+    """
+    for package, extra in packages.items():
+        require(package, extra, f"The command `{command}` needs")
 
 
 def start(seed: int, verbose: bool) -> None:

@@ -31,7 +31,7 @@ from .settings import (
     choose_metric,
     make_folder,
 )
-from .startup import set_up_logging, start
+from .startup import check_packages, set_up_logging, start
 
 
 def triage(
@@ -70,6 +70,7 @@ def triage(
     check_method_of_trained(method, weights)
     check_at_least_one("--batch-size", batch_size)
     check_model_file(model)
+    check_packages("triage", jinja2="report")
     make_folder(out)
 
     start(seed, verbose)

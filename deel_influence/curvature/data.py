@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,7 @@ class CurvatureData:
         self._held_bytes = bytes_to_hold() if held_bytes is None else held_bytes
         self._held: list[Item] | None = None
         self._num_examples: int | None = None
-        self._joined: Any = None
+        self._joined: list[Item] | None = None
         self.whole_model_because = "nothing asks for features"
         self.frozen: FrozenPart | None = None
         if with_features:
@@ -105,8 +106,11 @@ class CurvatureData:
         for index, (batch, ids) in enumerate(numbered_batches(self._dataset)):
             yield Item(index, ids, batch)
 
-    def draws(self, batch_size: int, seed: int | None) -> Iterator[Item]:
+    def draws(self, batch_size: int, seed: int | None) -> Iterator[list[Item]]:
         """Yield random batches of examples for ever, the same ones for the same seed.
+
+        A batch comes in parts where its examples have different shapes, as sequences have that
+        are padded to the longest of their batch.
 
         Parameters
         ----------
@@ -117,27 +121,24 @@ class CurvatureData:
         """
         batch_size = min(batch_size, self.num_examples)
         if self._held is None:
-            yield from self._drawn_from_dataset(batch_size, seed)
+            yield from ([item] for item in self._drawn_from_dataset(batch_size, seed))
             return
         generator = np.random.default_rng(seed)
         if self._joined is None:
-            parts = [(item.batch, item.features) for item in self._held]
-            self._joined = tf.nest.map_structure(lambda *t: tf.concat(t, axis=0), *parts)
-        index = 0
-        while True:
+            self._joined = _joined_by_shape(self._held)
+        for index in itertools.count():
             ids = generator.choice(self.num_examples, batch_size, replace=False)
-            rows = tf.constant(ids)
-            drawn = tf.nest.map_structure(lambda t, rows=rows: tf.gather(t, rows), self._joined)
-            yield Item(index, ids, *drawn)
-            index += 1
+            parts = [_taken(joined, ids, index) for joined in self._joined]
+            yield [part for part in parts if part.size]
 
     def _drawn_from_dataset(self, batch_size: int, seed: int | None) -> Iterator[Item]:
         # TensorFlow draws from its global seed where none is given; NumPy does not.
         seed = int(np.random.default_rng(seed).integers(2**31))
-        shuffled = self._dataset.unbatch().shuffle(SHUFFLE_BUFFER, seed=seed).repeat()
+        numbered = self._dataset.unbatch().enumerate()
+        shuffled = numbered.shuffle(SHUFFLE_BUFFER, seed=seed).repeat()
         batches = shuffled.batch(batch_size, drop_remainder=True)
-        for index, batch in enumerate(batches):
-            yield Item(index, np.full(batch_size, -1), batch)
+        for index, (ids, batch) in enumerate(batches):
+            yield Item(index, ids.numpy(), batch)
 
     def _read_first_time(self) -> None:
         """Count and check the examples, and hold what fits."""
@@ -162,6 +163,28 @@ class CurvatureData:
         if self.frozen is None:
             return ()
         return tuple(self.frozen.compute(batch))
+
+
+def _joined_by_shape(items: Sequence[Item]) -> list[Item]:
+    """Join batches whose examples have the same shapes; the ids of each result are in order."""
+    groups: dict[Any, list[Item]] = {}
+    for item in items:
+        shapes = [tuple(part.shape[1:]) for part in tf.nest.flatten((item.batch, item.features))]
+        groups.setdefault(tuple(shapes), []).append(item)
+    joined = []
+    for group in groups.values():
+        parts = [(item.batch, item.features) for item in group]
+        whole = tf.nest.map_structure(lambda *t: tf.concat(t, axis=0), *parts)
+        joined.append(Item(0, np.concatenate([item.ids for item in group]), *whole))
+    return joined
+
+
+def _taken(joined: Item, ids: np.ndarray, index: int) -> Item:
+    """Return the examples with some ids, as far as they are there, in the order of the ids."""
+    found = ids[np.isin(ids, joined.ids)]
+    rows = tf.constant(np.searchsorted(joined.ids, found))
+    parts = (joined.batch, joined.features)
+    return Item(index, found, *tf.nest.map_structure(lambda part: tf.gather(part, rows), parts))
 
 
 def _bytes_of(nest: Any) -> int:

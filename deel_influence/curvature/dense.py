@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-from ..errors import NonFiniteError
+from ..errors import CurvatureSizeError, NonFiniteError
 from ..gradients.engine import GradientEngine
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch
 from ..utils.datasets import batch_size_of, check_dataset, numbered_batches
+from ..utils.memory import available_bytes, human_bytes
 from ..utils.progress import progress_bar
-from ..utils.running import call, check_finite_inputs, quiet_tensorflow
+from ..utils.running import call, check_finite_inputs
 from .closed_form import assemble_closed_form, closed_form_of_batch, has_closed_form
+from .hessian_rows import gradient_bytes, hessian_of_batch, smallest_bytes
 from .sampling import expected_gradients
 
 KINDS = ("hessian", "gauss_newton")
+
+COPIES_NEEDED = 5
+"""Matrix, eigenvectors, inverse and LAPACK's workspace, in float64."""
 
 
 @dataclass(frozen=True)
@@ -77,33 +81,80 @@ def dense_curvature(
     check_influence_model(model)
     check_dataset(dataset, "dataset", model.input_rank)
     engine = GradientEngine.of(model)
-    total: tf.Tensor = tf.zeros((), tf.float64)
-    count = 0
+    total, count = np.zeros(()), 0
     batches = numbered_batches(dataset)
     for index, (batch, ids) in enumerate(progress_bar(batches, "Curvature", verbose=verbose)):
         check_finite_inputs(batch, index, ids)
         engine.prepare(batch)
-        kernel = engine.kernel(("curvature", kind), _kernel_function(engine, kind))
-        part, finite = call(kernel, index, ids, (batch,))
-        if not bool(finite):
+        part = _of_batch(engine, kind, batch, index, ids)
+        if not np.isfinite(part.sum(dtype=np.float64)):
             message = (
                 f"The curvature is not finite: batch {index} (examples {ids[0]} to {ids[-1]}) "
                 "gives NaN or infinity. Check its inputs and labels."
             )
             raise NonFiniteError(message)
         # Sums over many batches are kept in float64; each batch is computed in the model's dtype.
-        total += tf.cast(part, tf.float64)
+        total = total + part if count == 0 else np.add(total, part, out=total)
         count += batch_size_of(batch)
-    matrix = _assembled(engine, kind, total.numpy() / count)
+    matrix = _assembled(engine, kind, total / count)
     if regularizer:
         matrix = matrix + regularizer_hessian(model)
     return DenseCurvature((matrix + matrix.T) / 2, count)
 
 
+def check_dense_memory(
+    model: BaseInfluenceModel,
+    dataset: tf.data.Dataset | None = None,
+    kind: str = "hessian",
+    remedy: str = "or use ihvp_calculator='ekfac' or 'cgd', which need no matrix",
+) -> None:
+    """Refuse a curvature that does not fit in memory together with its inverse.
+
+    Parameters
+    ----------
+    model
+        The wrapped model.
+    dataset
+        What `dense_curvature` would be computed of; None where the matrix is there.
+    kind
+        As for `dense_curvature`.
+    remedy
+        What else can be done than to watch fewer layers.
+
+    Raises
+    ------
+    CurvatureSizeError
+        Says how much is needed, and how much is free.
+    """
+    p, free = model.nb_params, available_bytes()
+    needed = COPIES_NEEDED * 8 * p**2
+    if dataset is not None and free is not None and needed <= free:
+        needed += _working_bytes(model, dataset, kind)
+    if free is not None and needed > free:
+        message = (
+            f"A dense curvature of {p} parameters needs about {human_bytes(needed)} of memory, "
+            f"its inverse included, and {human_bytes(free)} are free. Watch fewer layers "
+            f"(InfluenceModel(model, start_layer=...)), {remedy}."
+        )
+        raise CurvatureSizeError(message)
+
+
+def _working_bytes(model: BaseInfluenceModel, dataset: tf.data.Dataset, kind: str) -> int:
+    """Return the least memory that the terms of the sum over examples take."""
+    engine = GradientEngine.of(model)
+    batch, _ = next(iter(numbered_batches(dataset)))
+    engine.prepare(batch)
+    if kind == "gauss_newton":
+        return batch_size_of(batch) * (gradient_bytes(model, batch) + 2 * 4 * model.nb_params)
+    if has_closed_form(engine):
+        return batch_size_of(batch) * gradient_bytes(model, batch)
+    return smallest_bytes(model, batch)
+
+
 def regularizer_hessian(model: BaseInfluenceModel) -> np.ndarray:
     """Return ``∇²R(θ)``, float64, shape ``(p, p)``."""
     p = model.nb_params
-    if all(v.regularizer is None for v in model.weights):
+    if not model.is_regularized:
         return np.zeros((p, p))
     values = [v.value for v in model.weights]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -113,49 +164,21 @@ def regularizer_hessian(model: BaseInfluenceModel) -> np.ndarray:
     return model.layout.flatten_rows(rows).numpy().astype(np.float64)
 
 
-def _kernel_function(engine: GradientEngine, kind: str) -> Callable[[Batch], tuple]:
-    if kind == "gauss_newton":
-        compute = _gauss_newton_of_batch
-    elif has_closed_form(engine):
-        compute = closed_form_of_batch
-    else:
-        compute = _hessian_of_batch
-
-    def run(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        part = compute(engine, batch)
-        return part, tf.math.is_finite(tf.reduce_sum(part))
-
-    return run
+def _of_batch(
+    engine: GradientEngine, kind: str, batch: Batch, index: int, ids: np.ndarray
+) -> np.ndarray:
+    """Return the sum over the examples of a batch, in the form that `_assembled` takes."""
+    if kind == "hessian" and not has_closed_form(engine):
+        return hessian_of_batch(engine, batch, index, ids)
+    compute = _gauss_newton_of_batch if kind == "gauss_newton" else closed_form_of_batch
+    kernel = engine.kernel(("curvature", kind), lambda batch: compute(engine, batch))
+    return call(kernel, index, ids, (batch,)).numpy()
 
 
 def _assembled(engine: GradientEngine, kind: str, mean: np.ndarray) -> np.ndarray:
     if kind == "hessian" and has_closed_form(engine):
         return assemble_closed_form(engine, mean)
     return mean
-
-
-def _hessian_of_batch(engine: GradientEngine, batch: Batch) -> tf.Tensor:
-    """Return ``Σ_i ∇²ℓ(z_i)`` by reverse-over-reverse differentiation, shape ``(p, p)``."""
-    model = engine.model
-    values = [v.value for v in model.weights]
-    with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
-        tape.watch(values)
-        gradient = model.batch_gradient_tensor(batch)
-    rows = _jacobian(tape, gradient, values)
-    return model.layout.flatten_rows([tf.convert_to_tensor(row) for row in rows])
-
-
-def _jacobian(tape: tf.GradientTape, target: tf.Tensor, sources: list) -> list[tf.Tensor]:
-    """Differentiate each entry of ``target``, side by side where TensorFlow can."""
-    try:
-        with quiet_tensorflow():
-            return tape.jacobian(target, sources, unconnected_gradients="zero")
-    except (ValueError, TypeError, NotImplementedError):
-        # TensorFlow cannot vectorise second derivatives of loops (recurrent layers). One entry
-        # after the other works for every model, and fails with the true reason if there is one.
-        return tape.jacobian(
-            target, sources, unconnected_gradients="zero", experimental_use_pfor=False
-        )
 
 
 def _gauss_newton_of_batch(engine: GradientEngine, batch: Batch) -> tf.Tensor:

@@ -65,6 +65,8 @@ def dense_terms(engine: GradientEngine, batch: Batch) -> DenseTerms:
         outputs = forward.taps[0][0].output
         delta = inner.gradient(total, outputs, unconnected_gradients="zero")
     dtype = engine.model.dtype
+    # The gradient of a loss in Python code (`tf.py_function`) comes without a shape.
+    delta.set_shape(outputs.shape)
     # Zero where the number is linear in the outputs, as a measured logit is.
     jacobian = outer.batch_jacobian(delta, outputs, unconnected_gradients="zero")
     curvature = tf.cast(jacobian, dtype)

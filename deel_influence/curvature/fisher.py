@@ -9,6 +9,7 @@ from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
 from ..utils.kernels import Kernel
 from .data import Item
+from .draws import Draws
 from .frozen import FrozenPart
 from .operator import CurvatureOperator, Product, frozen_replayed
 from .sampling import sampled_gradients
@@ -44,7 +45,7 @@ class FisherOperator(CurvatureOperator):
     """``v ↦ (1/n) Σ_i ĝ_i ĝ_iᵀ v`` with gradients for targets drawn from the model [1]_.
 
     In expectation over the draws it is the Fisher matrix, for cross-entropy and squared error the
-    Gauss-Newton matrix. The draws are the same for every product.
+    Gauss-Newton matrix. An example has the same draw in every product and every mini-batch.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ def _empirical_product(
         batch: Batch,
         features: tuple[tf.Tensor, ...],
         vectors: tf.Tensor,
-        index: tf.Tensor,  # noqa: ARG001 - for the operator that samples
+        ids: tf.Tensor,  # noqa: ARG001 - for the operator that samples
     ) -> tf.Tensor:
         with frozen_replayed(part, features):
             gradients = engine.gradients(batch)
@@ -113,10 +114,10 @@ def _sampled_product(model: BaseInfluenceModel, part: FrozenPart | None, seed: i
     part = _usable(engine, part)
 
     def product(
-        batch: Batch, features: tuple[tf.Tensor, ...], vectors: tf.Tensor, index: tf.Tensor
+        batch: Batch, features: tuple[tf.Tensor, ...], vectors: tf.Tensor, ids: tf.Tensor
     ) -> tf.Tensor:
         with frozen_replayed(part, features):
-            gradients = sampled_gradients(engine, batch, tf.stack([tf.cast(seed, tf.int64), index]))
+            gradients = sampled_gradients(engine, batch, Draws(seed, ids))
         return gradients.weighted_sum(tf.transpose(gradients.dot(vectors)))
 
     return product

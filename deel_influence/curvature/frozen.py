@@ -21,7 +21,8 @@ from ..model.keras_internals import all_layers
 from ..types import Batch
 from ..utils.datasets import batch_size_of
 from ..utils.kernels import Kernel, relax
-from ..utils.running import call, quiet_tensorflow, reason_of
+from ..utils.reasons import reason_of
+from ..utils.running import call, quiet_tensorflow
 from .frozen_calls import EarlyCalls, find_early_calls
 from .frozen_part import FeatureSource, FrozenPart, KeptOutput, Script
 

@@ -13,8 +13,9 @@ positions for independent, ``Σ x⊗y ≈ (Σ x) ⊗ (Σ y) / N``:
 
     A = (1/N) Σ_it a_it a_itᵀ,     G = (1/n) Σ_it δ_it δ_itᵀ.
 
-It is exact where positions reach the loss side by side and the layers are linear with a squared
-loss: then the draws of two positions are uncorrelated, and δ does not depend on a.
+Padding is no position: see `counted_positions`. It is exact where positions reach the loss side by
+side and the layers are linear with a squared loss: then the draws of two positions are
+uncorrelated, and δ does not depend on a.
 
 *reduce* [2]_ takes one input and one gradient for each example, ``â_i = mean_t a_it`` and
 ``δ̂_i = Σ_t δ_it``, as if every position had the gradient δ̂_i / t:
@@ -48,10 +49,10 @@ import tensorflow as tf
 
 from ..errors import CurvatureWarning
 from ..gradients.batch_gradients import BatchGradients
-from ..gradients.blocks import FactoredBlock, GradientBlock, factored_block
+from ..gradients.blocks import FactoredBlock, factored_block
 from ..model.parameters import ParameterLayout
 from .kronecker_basis import EigenBlock
-from .kronecker_passes import Factors, FisherPass, HeldFactors
+from .kronecker_passes import Factors, FisherPass, HeldFactors, Parts, summed
 
 APPROXIMATIONS = ("expand", "reduce")
 
@@ -80,15 +81,16 @@ def fit_kronecker(
     """
     holds = held is not None
 
-    def sums(gradients: BatchGradients) -> tuple[dict, dict]:
-        factors = _factors_of(gradients)
-        added = {
-            placed.parts: _kronecker_sums(factors[placed.parts], approximation)
-            if placed.parts in factors
-            else _plain_sums(placed.block)
-            for placed in gradients.blocks
-        }
-        return added, factors if holds else {}
+    def sums(sets: list[BatchGradients]) -> tuple[dict, list[Factors]]:
+        factors = [_factors_of(gradients) for gradients in sets]
+        added = summed(sets, _plain_sums)
+        counted = counted_positions(sets, factors)
+        for parts, (inputs, _) in factors[0].items():
+            deltas = [of_set[parts][1] for of_set in factors]
+            added[parts] = _kronecker_sums(inputs, deltas, counted.get(parts), approximation)
+        # In the order of the blocks, which that of the curvature has to be.
+        added = {placed.parts: added[placed.parts] for placed in sets[0].blocks}
+        return added, factors if holds else []
 
     fisher.settle_rules()
     name = ("covariances", approximation, holds)
@@ -129,13 +131,15 @@ def correct_eigenvalues(
         totals, count = fisher.total_of_held(held, _rotated_squares, "Eigenvalues", arguments)
     else:
 
-        def sums(gradients: BatchGradients, bases: dict) -> tuple[dict, dict]:
-            rotated = {
-                placed.parts: placed.block.rotate(*bases[placed.parts]).squared_sum()
-                for placed in gradients.blocks
-                if placed.parts in bases
-            }
-            return rotated, {}
+        def sums(sets: list[BatchGradients], bases: dict) -> tuple[dict, list]:
+            def rotated(gradients: BatchGradients) -> dict:
+                return {
+                    placed.parts: placed.block.rotate(*bases[placed.parts]).squared_sum()
+                    for placed in gradients.blocks
+                    if placed.parts in bases
+                }
+
+            return summed(sets, rotated), []
 
         totals, count = fisher.total(("eigenvalues",), sums, "Eigenvalues", arguments)
     return [
@@ -160,7 +164,7 @@ class KroneckerSums(NamedTuple):
     num_inputs
         The number of inputs that are summed.
     num_positions
-        The number of positions, which 'reduce' has more of.
+        The number of positions, each example having one at least.
     """
 
     inputs: Any
@@ -170,7 +174,7 @@ class KroneckerSums(NamedTuple):
 
     def eigen_block(self, parts: tuple[int, ...], count: int, dtype: Any) -> EigenBlock:
         """Return the curvature over ``count`` gradients, with eigenvectors of that type."""
-        of_inputs, left = np.linalg.eigh(self.inputs / self.num_inputs)
+        of_inputs, left = np.linalg.eigh(self.inputs / np.maximum(self.num_inputs, 1))
         of_deltas, right = np.linalg.eigh(self.deltas / count)
         values = np.outer(np.maximum(of_inputs, 0), np.maximum(of_deltas, 0))
         is_outer = bool(self.num_positions == count)
@@ -198,6 +202,30 @@ class DiagonalSums(NamedTuple):
         return EigenBlock(parts, self.squares / count)
 
 
+def counted_positions(
+    sets: Sequence[BatchGradients], factors: Sequence[Factors]
+) -> dict[Parts, tf.Tensor]:
+    """Return which positions A and N count, bool, ``(b, t)``, of blocks that may have padding.
+
+    Padding is what Keras masks, or what weighs nothing in the loss, *and* has δ = 0 in all sets: a
+    layer that ignores its mask has positions like any other. Zero gradients alone do not make
+    padding, as a ReLU gives them too.
+
+    Parameters
+    ----------
+    sets
+        The gradients of a batch.
+    factors
+        The inputs and output gradients of each set.
+    """
+    counted = {}
+    for placed in sets[0].blocks:
+        if placed.padding is not None and placed.parts in factors[0]:
+            gradients = [tf.reduce_any(part[placed.parts][1] != 0, axis=2) for part in factors]
+            counted[placed.parts] = ~placed.padding | tf.reduce_any(tf.stack(gradients), axis=0)
+    return counted
+
+
 def _factors_of(gradients: BatchGradients) -> Factors:
     """Return the inputs and output gradients of the blocks with a Kronecker form."""
     return {
@@ -215,22 +243,44 @@ def _rotated_squares(factors: Factors, bases: dict) -> dict[tuple[int, ...], tf.
     }
 
 
-def _kronecker_sums(factors: tuple[tf.Tensor, tf.Tensor], approximation: str) -> KroneckerSums:
-    inputs, deltas = factors
-    num_positions = tf.reduce_prod(tf.cast(tf.shape(inputs)[:2], tf.float64))
+def _kronecker_sums(
+    inputs: tf.Tensor,
+    deltas: Sequence[tf.Tensor],
+    counted: tf.Tensor | None,
+    approximation: str,
+) -> KroneckerSums:
+    """Add up ``(b, t, r)`` inputs, and ``(b, t, s)`` output gradients of each set."""
+    each = tf.fill(tf.shape(inputs)[:1], tf.cast(tf.shape(inputs)[1], tf.float64))
+    if counted is not None:
+        inputs = tf.where(counted[:, :, None], inputs, tf.zeros_like(inputs))
+        each = tf.reduce_sum(tf.cast(counted, tf.float64), axis=1)
     if approximation == "reduce":
-        inputs, deltas = tf.reduce_mean(inputs, axis=1), tf.reduce_sum(deltas, axis=1)
-    inputs = tf.reshape(inputs, (-1, int(inputs.shape[-1])))
-    deltas = tf.reshape(deltas, (-1, int(deltas.shape[-1])))
-    count = tf.cast(tf.shape(inputs)[0], tf.float64)
-    return KroneckerSums(_gram(inputs), _gram(deltas), count, num_positions)
+        sizes = tf.cast(tf.maximum(each, 1), inputs.dtype)
+        inputs = tf.reduce_sum(inputs, axis=1) / sizes[:, None]
+        deltas = [tf.reduce_sum(part, axis=1) for part in deltas]
+        num_inputs = tf.math.count_nonzero(each, dtype=tf.float64)
+    else:
+        num_inputs = tf.reduce_sum(each)
+    return KroneckerSums(
+        _gram(tf.reshape(inputs, (-1, int(inputs.shape[-1])))),
+        tf.add_n([_gram(tf.reshape(part, (-1, int(part.shape[-1])))) for part in deltas]),
+        num_inputs,
+        tf.reduce_sum(tf.maximum(each, 1)),
+    )
 
 
-def _plain_sums(block: GradientBlock) -> DenseSums | DiagonalSums:
-    rows = block.rows()
-    if rows.shape[1] is not None and rows.shape[1] <= MAX_DENSE:
-        return DenseSums(_gram(rows))
-    return DiagonalSums(block.squared_sum())
+def _plain_sums(gradients: BatchGradients) -> dict[Parts, DenseSums | DiagonalSums]:
+    """Add up outer products of the rows of the blocks without a Kronecker form, or squares."""
+    added: dict[Parts, DenseSums | DiagonalSums] = {}
+    for placed in gradients.blocks:
+        if isinstance(placed.block, FactoredBlock) and placed.block.matrix_shape is not None:
+            continue
+        rows = placed.block.rows()
+        if rows.shape[1] is not None and rows.shape[1] <= MAX_DENSE:
+            added[placed.parts] = DenseSums(_gram(rows))
+        else:
+            added[placed.parts] = DiagonalSums(placed.block.squared_sum())
+    return added
 
 
 def _gram(rows: tf.Tensor) -> tf.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,7 +18,8 @@ from ..utils.kernels import Kernel
 from ..utils.memory import bytes_to_hold
 from ..utils.progress import progress_bar
 from ..utils.running import call, check_finite_inputs
-from .sampling import expected_gradients, sampled_gradients
+from .draws import Draws
+from .sampling import sampled_gradients, summed_gradients
 
 FISHERS = ("true", "expected", "empirical")
 
@@ -47,16 +48,18 @@ class HeldFactors:
             max_bytes = bytes_to_hold()
         self._left = max_bytes
         self._items: list[tuple[int, np.ndarray, Factors]] = []
+        self.num_examples = 0
 
     @property
     def is_complete(self) -> bool:
         """Whether everything that was added is there."""
         return self._left >= 0 and bool(self._items)
 
-    def add(self, index: int, ids: np.ndarray, factors: Factors) -> None:
+    def add(self, index: int, ids: np.ndarray, sets: Sequence[Factors]) -> None:
         """Hold the factors of a batch, or let go of all of them if they are too many."""
-        self._left -= sum(int(np.prod(t.shape)) * t.dtype.size for t in tf.nest.flatten(factors))
-        self._items.append((index, ids, factors))
+        self._left -= sum(int(np.prod(t.shape)) * t.dtype.size for t in tf.nest.flatten(sets))
+        self._items += [(index, ids, factors) for factors in sets]
+        self.num_examples += len(ids)
         if self._left < 0:
             self._items.clear()
 
@@ -68,9 +71,12 @@ class HeldFactors:
         """
         group: list[tuple[int, np.ndarray, Factors]] = []
         for item in self._items:
-            group.append(item)
             single = all(inputs.shape[1] == 1 for inputs, _ in item[2].values())
-            if not single or sum(len(ids) for _, ids, _ in group) >= JOINED_EXAMPLES:
+            if not single:
+                yield item
+                continue
+            group.append(item)
+            if sum(len(ids) for _, ids, _ in group) >= JOINED_EXAMPLES:
                 yield _joined(group)
                 group = []
         if group:
@@ -99,7 +105,7 @@ class FisherPass:
         ``"expected"``: their exact expectation, at one backward pass for each output.
         ``"empirical"``: gradients for the labels of the data.
     seed
-        Fixes the draws, together with the number of the batch.
+        Fixes the draws, together with the positions of the examples in the dataset.
     verbose
         As in Keras.
     """
@@ -120,7 +126,7 @@ class FisherPass:
     def total(
         self,
         name: tuple[Hashable, ...],
-        sums: Callable[..., tuple[dict[Parts, Any], Factors]],
+        sums: Callable[..., tuple[dict[Parts, Any], list[Factors]]],
         description: str,
         arguments: tuple = (),
         held: HeldFactors | None = None,
@@ -132,8 +138,9 @@ class FisherPass:
         name
             Tells the function, and the Python values that it depends on, from others.
         sums
-            Takes `BatchGradients` and the arguments; returns, by the variables of a block, nests
-            of tensors to be added up, and factors to be held; traceable.
+            Takes sets of `BatchGradients`, whose outer products add up to the curvature of the
+            batch, and the arguments; returns, by the variables of a block, nests of tensors to be
+            added up, and the factors of each set to be held; traceable.
         description
             What is being done, in a few words.
         arguments
@@ -143,7 +150,7 @@ class FisherPass:
 
         Returns
         -------
-        The sums, arrays in float64, and the number of gradients that they are taken over.
+        The sums, arrays in float64, and the number of examples that they are taken over.
 
         Raises
         ------
@@ -152,20 +159,18 @@ class FisherPass:
         """
         engine, fisher = self.engine, self.fisher
 
-        def of_batch(batch: Batch, seed: tf.Tensor, *arguments: Any) -> tuple:
-            sets = _gradients(engine, batch, fisher, seed)
-            results = [sums(gradients, *arguments) for gradients in sets]
-            added = tf.nest.map_structure(lambda *t: tf.add_n(t), *[added for added, _ in results])
-            size = tf.shape(sets[0].losses)[0]
-            return added, _all_finite(added), size, [factors for _, factors in results]
+        def of_batch(batch: Batch, draws: tuple, *arguments: Any) -> tuple:
+            sets = _gradients(engine, batch, fisher, Draws(*draws))
+            added, factors = sums(sets, *arguments)
+            return added, _all_finite(added), factors
 
         def items() -> Iterator[Item]:
             ahead = self.dataset.prefetch(tf.data.AUTOTUNE)
             batches = numbered_batches(ahead, argument="train_dataset")
             for index, (batch, ids) in enumerate(batches):
                 check_finite_inputs(batch, index, ids)
-                seed = tf.constant([self.seed, index], tf.int64)
-                yield index, ids, (batch, seed, *arguments)
+                draws = tf.constant(self.seed, tf.int64), tf.constant(ids, tf.int64)
+                yield index, ids, (batch, draws, *arguments)
 
         kernel = engine.kernel((*name, fisher), of_batch)
         return self._added_up(kernel, items(), description, held)
@@ -181,12 +186,11 @@ class FisherPass:
 
         def of_factors(factors: Factors, *arguments: Any) -> tuple:
             added = sums(factors, *arguments)
-            size = tf.shape(next(iter(factors.values()))[0])[0]
-            return added, _all_finite(added), size, [{}]
+            return added, _all_finite(added), []
 
         kernel = self.engine.kernel((sums.__qualname__, "of held factors"), of_factors)
         items = ((index, ids, (factors, *arguments)) for index, ids, factors in held)
-        return self._added_up(kernel, items, description)
+        return self._added_up(kernel, items, description)[0], held.num_examples
 
     def _added_up(
         self,
@@ -198,7 +202,7 @@ class FisherPass:
         total: dict[Parts, Any] = {}
         count = 0
         for index, ids, arguments in progress_bar(items, description, verbose=self.verbose):
-            added, finite, size, factors = call(kernel, index, ids, arguments)
+            added, finite, factors = call(kernel, index, ids, arguments)
             if not bool(finite):
                 message = (
                     "The curvature must be finite. Received: NaN or infinity from batch "
@@ -207,20 +211,24 @@ class FisherPass:
                 )
                 raise NonFiniteError(message)
             total = _accumulated(total, added)
-            count += int(size) * len(factors)
+            count += len(ids)
             if held is not None:
-                for part in factors:
-                    held.add(index, ids, part)
+                held.add(index, ids, factors)
         return total, count
 
 
+def summed(sets: Sequence[BatchGradients], function: Callable[[BatchGradients], Any]) -> Any:
+    """Return the sum of a function, which gives a nest of tensors, over sets of gradients."""
+    return tf.nest.map_structure(lambda *t: tf.add_n(t), *[function(part) for part in sets])
+
+
 def _gradients(
-    engine: GradientEngine, batch: Batch, fisher: str, seed: tf.Tensor
+    engine: GradientEngine, batch: Batch, fisher: str, draws: Draws
 ) -> list[BatchGradients]:
     if fisher == "true":
-        return [sampled_gradients(engine, batch, seed)]
+        return [sampled_gradients(engine, batch, draws)]
     if fisher == "expected":
-        return expected_gradients(engine, batch)
+        return summed_gradients(engine, batch)
     return [engine.gradients(batch)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from .data import CurvatureData, Item
 from .frozen import FrozenPart
 
 Product = Callable[[Batch, tuple[tf.Tensor, ...], tf.Tensor, tf.Tensor], tf.Tensor]
-"""Takes a batch, its features, vectors ``(k, p)`` and the batch's index; returns products."""
+"""Takes a batch, its features, vectors ``(k, p)`` and ids ``(b,)``; returns products."""
 
 
 class CurvatureOperator(LinearOperator):
@@ -80,7 +80,7 @@ class CurvatureOperator(LinearOperator):
 
     @abstractmethod
     def _kernel(self, single: bool) -> Kernel:
-        """Return the compiled ``(batch, features, vectors, index) -> Σ_i C(z_i) v (k, p)``.
+        """Return the compiled ``(batch, features, vectors, ids) -> Σ_i C(z_i) v (k, p)``.
 
         To be implemented by subclasses; ``single`` tells that k is 1.
         """
@@ -106,13 +106,13 @@ class CurvatureOperator(LinearOperator):
         seed
             Fixes the draws.
         """
-        for item in self.data.draws(batch_size, seed):
-            yield _ItemOperator(self, item)
+        for items in self.data.draws(batch_size, seed):
+            yield _ItemsOperator(self, items)
 
     def product_with(self, item: Item, vectors: tf.Tensor) -> tf.Tensor:
         """Return ``Σ_i C(z_i) v`` over one batch, shape ``(k, p)``."""
         self._prepare(item)
-        arguments = (item.batch, item.features, vectors, tf.constant(item.index, tf.int64))
+        arguments = (item.batch, item.features, vectors, tf.constant(item.ids, tf.int64))
         return call(
             self._kernel(int(vectors.shape[0]) == 1), item.index, item.ids, arguments, self._device
         )
@@ -161,15 +161,16 @@ class CurvatureOperator(LinearOperator):
         return self.engine.kernel(key, make(self.model, part, single), self._jit_compile)
 
 
-class _ItemOperator(LinearOperator):
-    """The mean over one batch."""
+class _ItemsOperator(LinearOperator):
+    """The mean over the examples of a few batches."""
 
-    def __init__(self, parent: CurvatureOperator, item: Item) -> None:
+    def __init__(self, parent: CurvatureOperator, items: Sequence[Item]) -> None:
         super().__init__(parent.size, parent.dtype)
-        self._parent, self._item = parent, item
+        self._parent, self._items = parent, items
 
     def _apply(self, vectors: tf.Tensor) -> tf.Tensor:
-        return self._parent.product_with(self._item, vectors) / self._item.size
+        total = tf.add_n([self._parent.product_with(item, vectors) for item in self._items])
+        return total / sum(item.size for item in self._items)
 
 
 def frozen_replayed(
@@ -192,7 +193,7 @@ def vector_by_vector(
         batch: Batch,
         features: tuple[tf.Tensor, ...],
         vectors: tf.Tensor,
-        index: tf.Tensor,  # noqa: ARG001 - for the operators that sample
+        ids: tf.Tensor,  # noqa: ARG001 - for the operators that sample
     ) -> tf.Tensor:
         along = linearize(batch, features)
         return along(vectors[0])[None] if single else tf.map_fn(along, vectors)

@@ -12,7 +12,7 @@ from .fisher import EmpiricalFisherOperator, FisherOperator
 from .gauss_newton import GaussNewtonOperator
 from .hessian import HessianOperator
 from .operator import CurvatureOperator
-from .regularizer import RegularizerOperator, has_regularizer
+from .regularizer import RegularizerOperator
 
 CURVATURES: dict[str, type[CurvatureOperator]] = {
     operator.kind: operator
@@ -56,4 +56,4 @@ def loss_curvature(
 
 def with_regularizer(operator: LinearOperator, model: BaseInfluenceModel) -> LinearOperator:
     """Return the curvature of loss and regularisers together."""
-    return operator + RegularizerOperator(model) if has_regularizer(model) else operator
+    return operator + RegularizerOperator(model) if model.is_regularized else operator

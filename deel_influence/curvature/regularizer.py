@@ -23,7 +23,7 @@ class RegularizerOperator(LinearOperator):
         self._model = model
 
     def _apply(self, vectors: tf.Tensor) -> tf.Tensor:
-        if not has_regularizer(self._model):
+        if not self._model.is_regularized:
             return tf.zeros_like(vectors)
         values = [v.value for v in self._model.weights]
         with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
@@ -39,11 +39,6 @@ class RegularizerOperator(LinearOperator):
             )
 
         return tf.stack([along(vector) for vector in tf.unstack(vectors)])
-
-
-def has_regularizer(model: BaseInfluenceModel) -> bool:
-    """Tell whether any watched variable is regularised."""
-    return any(v.regularizer is not None for v in model.weights)
 
 
 def regularizer_diagonal(model: BaseInfluenceModel) -> np.ndarray | None:

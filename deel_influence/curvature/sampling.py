@@ -19,13 +19,17 @@ any other, S by differentiation        ε ~ N(0, I)                 ``B ε`` wit
 Behind another activation (squared errors of a tanh, probabilities that no softmax gave) the first
 three rows give the score of the same distribution, and so still the Fisher matrix. The last row
 takes the positive part of S; it differentiates c, or t·c, times through the loss.
+
+What is drawn for a position depends on the seed, the example, and how many positions with a part in
+the loss come before it, and on nothing else: see `deel_influence.curvature.draws`. Neither other
+batches nor padding, before a sequence or after it, change it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -34,8 +38,10 @@ import tensorflow as tf
 from ..errors import UnsupportedModelError
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.engine import GradientEngine
+from ..model.loss_weights import position_weights
 from ..model.losses import PerExampleLoss
 from ..types import Batch
+from .draws import Draws
 
 MAX_DIFFERENTIATED = 4096
 """Up to this many logits of an example, S is computed by differentiation."""
@@ -44,7 +50,7 @@ PROBABILITY_MARGIN = 1e-7
 """Probabilities are kept so far from 0 and 1, as in the losses of Keras."""
 
 
-def sampled_gradients(engine: GradientEngine, batch: Batch, seed: tf.Tensor) -> BatchGradients:
+def sampled_gradients(engine: GradientEngine, batch: Batch, draws: Draws) -> BatchGradients:
     """Return gradients ĝ for one draw of targets, with ``E ĝ_i ĝ_iᵀ = J_iᵀ S_i J_i``; traceable.
 
     Parameters
@@ -53,17 +59,16 @@ def sampled_gradients(engine: GradientEngine, batch: Batch, seed: tf.Tensor) -> 
         A prepared engine.
     batch
         A batch of the dataset, whose labels matter only to losses that leave some out.
-    seed
-        Two integers that fix the draw, shape ``(2,)``.
+    draws
+        The random numbers of its examples.
     """
     draw = _find_draw(engine.model.loss_function)
-    seed = tf.reshape(seed, (2,))
     if draw is not None:
-        return _along_draw(engine, batch, draw, seed)
+        return _along_draw(engine, batch, draw, draws)
 
-    def column(root: tf.Tensor) -> list[tf.Tensor]:
-        noise = tf.random.stateless_normal(tf.shape(root)[:2], seed, dtype=root.dtype)
-        return [tf.linalg.matvec(root, noise)]
+    def column(root: tf.Tensor, with_part: tf.Tensor) -> list[tf.Tensor]:
+        noise = draws.normals(_order(tf.reduce_any(with_part, axis=2)), with_part.shape[2])
+        return [tf.linalg.matvec(root, tf.cast(tf.reshape(noise, tf.shape(root)[:2]), root.dtype))]
 
     return _along_columns(engine, batch, column)[0]
 
@@ -71,8 +76,8 @@ def sampled_gradients(engine: GradientEngine, batch: Batch, seed: tf.Tensor) -> 
 def expected_gradients(engine: GradientEngine, batch: Batch) -> list[BatchGradients]:
     """Return K sets of gradients whose mean outer product is exactly ``J_iᵀ S_i J_i``; traceable.
 
-    K is the number of logits of an example: the columns of B, times ``√K``, each with its own
-    backward pass. The expectation over `sampled_gradients`, at K times its cost.
+    K is the number of logits of an example: `summed_gradients` times ``√K``. The expectation over
+    `sampled_gradients`, at K times its cost.
 
     Parameters
     ----------
@@ -81,19 +86,41 @@ def expected_gradients(engine: GradientEngine, batch: Batch) -> list[BatchGradie
     batch
         A batch of the dataset.
     """
+    return _along_columns(
+        engine, batch, lambda root, _: tf.unstack(float(np.sqrt(root.shape[2])) * root, axis=2)
+    )
 
-    def columns(root: tf.Tensor) -> list[tf.Tensor]:
-        scale = float(np.sqrt(root.shape[2]))
-        return [scale * column for column in tf.unstack(root, axis=2)]
 
-    return _along_columns(engine, batch, columns)
+def summed_gradients(engine: GradientEngine, batch: Batch) -> list[BatchGradients]:
+    """Return K sets of gradients whose outer products add up to ``J_iᵀ S_i J_i``; traceable.
+
+    They are the columns of B, each with its own backward pass. K may differ between batches of
+    sequences of different lengths.
+
+    Parameters
+    ----------
+    engine, batch
+        As for `expected_gradients`.
+    """
+    return _along_columns(engine, batch, lambda root, _: tf.unstack(root, axis=2))
 
 
 def square_root(matrices: tf.Tensor) -> tf.Tensor:
-    """Return B with ``B Bᵀ`` the positive part of symmetric matrices ``(b, s, s)``."""
+    """Return the symmetric B with ``B Bᵀ`` the positive part of symmetric matrices ``(b, s, s)``.
+
+    Of all square roots it is the one that depends continuously on the matrix, and that keeps apart
+    what the matrix keeps apart, such as positions.
+    """
     matrices = (matrices + tf.linalg.matrix_transpose(matrices)) / 2
     eigenvalues, vectors = tf.linalg.eigh(matrices)
-    return vectors * tf.sqrt(tf.maximum(eigenvalues, 0.0))[:, None, :]
+    scaled = vectors * tf.sqrt(tf.maximum(eigenvalues, 0.0))[:, None, :]
+    return tf.matmul(scaled, vectors, transpose_b=True)
+
+
+Values: TypeAlias = Callable[[tf.Tensor, Draws, tf.Tensor, bool], tf.Tensor]
+"""Takes outputs ``(b, ..., c)``, random numbers, the places ``(b, ...)`` of the positions among
+those that have a part in the loss, and whether the outputs are logits; returns ``(b, ...)``, whose
+gradient in the logits is ξ but for the factor ``√w``."""
 
 
 @dataclass(frozen=True)
@@ -103,42 +130,47 @@ class _Draw:
     Attributes
     ----------
     values
-        Takes outputs ``(b, ..., c)``, a seed and whether they are logits; returns ``(b, ...)``,
-        whose gradient in the logits is ξ but for the factor ``√w``.
+        The number whose gradient is wanted.
     from_logits
         Whether the loss takes logits.
-    ignored_class
-        A label whose positions the loss leaves out, or None.
     """
 
-    values: Callable[[tf.Tensor, tf.Tensor, bool], tf.Tensor]
+    values: Values
     from_logits: bool = False
-    ignored_class: int | None = None
 
 
-def _draw_class(outputs: tf.Tensor, seed: tf.Tensor, from_logits: bool) -> tf.Tensor:
+def _draw_class(
+    outputs: tf.Tensor, draws: Draws, places: tf.Tensor, from_logits: bool
+) -> tf.Tensor:
     # Probabilities need not add up to one: both operations below normalise.
     tiny = outputs.dtype.as_numpy_dtype(np.finfo(outputs.dtype.as_numpy_dtype).tiny)
     logits = outputs if from_logits else tf.math.log(tf.maximum(outputs, tiny))
-    flat = tf.reshape(tf.stop_gradient(logits), (-1, tf.shape(logits)[-1]))
-    drawn = tf.random.stateless_categorical(flat, 1, seed, dtype=tf.int32)
-    labels = tf.reshape(drawn, tf.shape(logits)[:-1])
+    # In float64, whose sums of many small probabilities are still in order.
+    probabilities = tf.nn.softmax(tf.cast(tf.stop_gradient(logits), tf.float64))
+    below = tf.cumsum(probabilities, axis=-1)
+    reached = below[..., :-1] <= draws.uniforms(places, 1) * below[..., -1:]
+    labels = tf.reduce_sum(tf.cast(reached, tf.int32), axis=-1)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
-def _draw_bits(outputs: tf.Tensor, seed: tf.Tensor, from_logits: bool) -> tf.Tensor:
+def _draw_bits(outputs: tf.Tensor, draws: Draws, places: tf.Tensor, from_logits: bool) -> tf.Tensor:
     logits = outputs
     if not from_logits:
         kept = tf.clip_by_value(outputs, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
         logits = tf.math.log(kept) - tf.math.log1p(-kept)
-    uniform = tf.random.stateless_uniform(tf.shape(logits), seed, dtype=logits.dtype)
-    bits = tf.cast(uniform < tf.sigmoid(logits), logits.dtype)
+    uniform = draws.uniforms(places, tf.shape(logits)[-1])
+    bits = tf.cast(uniform < tf.sigmoid(tf.cast(logits, tf.float64)), logits.dtype)
     values = tf.nn.sigmoid_cross_entropy_with_logits(bits, logits)
     return tf.reduce_sum(values, axis=-1) * tf.math.rsqrt(_width(logits))
 
 
-def _draw_normal(outputs: tf.Tensor, seed: tf.Tensor, from_logits: bool) -> tf.Tensor:  # noqa: ARG001
-    noise = tf.random.stateless_normal(tf.shape(outputs), seed, dtype=outputs.dtype)
+def _draw_normal(
+    outputs: tf.Tensor,
+    draws: Draws,
+    places: tf.Tensor,
+    from_logits: bool,  # noqa: ARG001 - squared errors take what they are given
+) -> tf.Tensor:
+    noise = tf.cast(draws.normals(places, tf.shape(outputs)[-1]), outputs.dtype)
     return tf.reduce_sum(noise * outputs, axis=-1) * tf.sqrt(2 / _width(outputs))
 
 
@@ -149,7 +181,7 @@ def _width(outputs: tf.Tensor) -> tf.Tensor:
 _LOSSES = keras.losses
 
 # Losses as objects and as the functions that their names stand for.
-_DRAWS: dict[Any, Callable[[tf.Tensor, tf.Tensor, bool], tf.Tensor]] = {
+_DRAWS: dict[Any, Values] = {
     _LOSSES.CategoricalCrossentropy: _draw_class,
     _LOSSES.categorical_crossentropy: _draw_class,
     _LOSSES.SparseCategoricalCrossentropy: _draw_class,
@@ -174,21 +206,19 @@ def _find_draw(loss_function: PerExampleLoss) -> _Draw | None:
     if getattr(loss, "axis", -1) != -1:
         return None
     # Label smoothing moves the gradient, but not its Hessian: the draw stays that of the model.
-    return _Draw(values, getattr(loss, "from_logits", False), getattr(loss, "ignore_class", None))
+    return _Draw(values, getattr(loss, "from_logits", False))
 
 
-def _along_draw(
-    engine: GradientEngine, batch: Batch, draw: _Draw, seed: tf.Tensor
-) -> BatchGradients:
+def _along_draw(engine: GradientEngine, batch: Batch, draw: _Draw, draws: Draws) -> BatchGradients:
     with (
         tf.GradientTape(watch_accessed_variables=False) as taps_tape,
         tf.GradientTape(watch_accessed_variables=False) as logits_tape,
     ):
         forward, logits = engine.forward_to_logits(batch, [taps_tape], [logits_tape])
         outputs = tf.cast(forward.outputs, engine.model.dtype)
-        values = draw.values(outputs, seed, draw.from_logits)
-        factors = _position_factors(engine, batch, forward.outputs, draw.ignored_class)
-        total = tf.reduce_sum(tf.sqrt(tf.cast(factors, values.dtype)) * values)
+        weights = position_weights(engine.model, batch, forward.outputs)
+        values = draw.values(outputs, draws, _order(weights != 0), draw.from_logits)
+        total = tf.reduce_sum(tf.sqrt(tf.cast(weights, values.dtype)) * values)
     cotangent = tf.convert_to_tensor(logits_tape.gradient(total, logits))
     flat = [tap.output for taps in forward.taps for tap in taps]
     deltas = taps_tape.gradient(
@@ -197,37 +227,28 @@ def _along_draw(
     return engine.assemble(batch, forward, deltas, cotangent)
 
 
-def _position_factors(
-    engine: GradientEngine, batch: Batch, outputs: tf.Tensor, ignored_class: int | None
-) -> tf.Tensor:
-    """Return the factor w of each loss value in the loss of its example, shape ``(b, ...)``.
-
-    The loss of an example is linear in the values of its positions, so that its derivative in
-    them is w, whatever weights, masks and reductions there are.
-    """
-    model = engine.model
-    _, targets, sample_weight = model.process_batch_for_loss_fn(batch)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        values = tf.ones(tf.shape(outputs)[:-1], model.dtype)
-        values = tf.ensure_shape(values, outputs.shape[:-1])
-        tape.watch(values)
-        reduced = PerExampleLoss(
-            lambda _, __: tf.identity(values), None, model.loss_function.over_positions
-        )
-        total = tf.reduce_sum(reduced(targets, outputs, sample_weight))
-    factors = tf.stop_gradient(tape.gradient(total, values))
-    if ignored_class is None:
-        return factors
-    counted = tf.cast(targets, tf.int64) != tf.cast(ignored_class, tf.int64)
-    return factors * tf.cast(tf.reshape(counted, tf.shape(factors)), factors.dtype)
+def _order(with_part: tf.Tensor) -> tf.Tensor:
+    """Return how many positions with a part in the loss come before each, int32, ``(b, ...)``."""
+    flat = tf.reshape(with_part, (tf.shape(with_part)[0], -1))
+    before = tf.cumsum(tf.cast(flat, tf.int32), axis=1, exclusive=True)
+    return tf.reshape(before, tf.shape(with_part))
 
 
 def _along_columns(
     engine: GradientEngine,
     batch: Batch,
-    cotangents_of: Callable[[tf.Tensor], Sequence[tf.Tensor]],
+    cotangents_of: Callable[[tf.Tensor, tf.Tensor], Sequence[tf.Tensor]],
 ) -> list[BatchGradients]:
-    """Return the gradients along the cotangents ``(b, s)`` made of the roots B ``(b, s, s)``."""
+    """Return the gradients along cotangents of the logits.
+
+    Parameters
+    ----------
+    engine, batch
+        As for `sampled_gradients`.
+    cotangents_of
+        Makes cotangents ``(b, s)`` of the roots B ``(b, s, s)``, and of which logits have a part
+        in the loss, bool, shape ``(b, t, c)`` with ``t·c = s``.
+    """
     with (
         tf.GradientTape(watch_accessed_variables=False, persistent=True) as taps_tape,
         tf.GradientTape(watch_accessed_variables=False) as outer,
@@ -239,10 +260,16 @@ def _along_columns(
     size = _known_size(logits)
     zero = tf.UnconnectedGradients.ZERO
     hessian = outer.batch_jacobian(residual, logits, unconnected_gradients=zero)
-    root = square_root(tf.reshape(hessian, (-1, size, size)))
+    hessian = tf.reshape(hessian, (-1, size, size))
+    with_part = tf.reduce_any(hessian != 0, axis=2)
+    # Exactly zero where S is, which rounding need not leave so.
+    both = with_part[:, :, None] & with_part[:, None, :]
+    root = tf.where(both, square_root(hessian), tf.zeros_like(hessian))
+    width = int(logits.shape[-1]) if logits.shape.rank > 1 else 1
+    with_part = tf.reshape(with_part, (-1, size // width, width))
     flat = [tap.output for taps in forward.taps for tap in taps]
     results = []
-    for column in cotangents_of(root):
+    for column in cotangents_of(root, with_part):
         cotangent = tf.cast(tf.reshape(column, tf.shape(logits)), logits.dtype)
         deltas = taps_tape.gradient(
             logits, flat, output_gradients=cotangent, unconnected_gradients="zero"

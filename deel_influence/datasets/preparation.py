@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tensorflow_datasets as tfds
-
 from ..errors import DataSourceError, MissingExtraError
+from .tfds import tfds
 
 # A dataset that is to be prepared now may want a download, an extra package, or files that only
 # the user can fetch (an AssertionError with instructions).

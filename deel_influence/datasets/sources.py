@@ -11,7 +11,6 @@ from .image_folder import ImageShape, load_image_folder
 from .npz import load_npz
 from .saved_dataset import is_saved_dataset, load_saved_dataset
 from .source import DataSource, check_batch_size
-from .tfds_source import load_tfds
 
 _KINDS = (
     "`tfds:NAME[:SPLIT]`, an `.npz` file with `x` and `y`, a folder with one sub-folder of images "
@@ -60,9 +59,13 @@ def load_source(
     ------
     DataSourceError
         If the source is unknown, missing, corrupt, empty or of the wrong form.
+    MissingExtraError
+        If TensorFlow Datasets is asked for and cannot be imported.
     """
     check_batch_size(batch_size)
     if source.startswith("tfds:"):
+        from .tfds_source import load_tfds  # TensorFlow Datasets is loaded where it is asked for.
+
         name, _, split = source.removeprefix("tfds:").partition(":")
         return load_tfds(name, split or "train", batch_size, data_dir)
     path = Path(source).expanduser()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 
-import tensorflow_datasets as tfds
-
 from ..errors import DataSourceError
 
 # Imported for its effect: it makes the name `digits` known to TensorFlow Datasets.
 from .digits.digits_dataset_builder import Digits  # noqa: F401
 from .preparation import prepare
 from .source import DataSource, batched
+from .tfds import tfds
 
 
 def load_tfds(

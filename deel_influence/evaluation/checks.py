@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MissingExtraError
+from ..extras import require
 
 
 def finite_array(values: np.ndarray, name: str, shape: str, **sizes: int) -> np.ndarray:
@@ -152,12 +152,4 @@ def require_pandas() -> Any:
     MissingExtraError
         If it is not installed.
     """
-    try:
-        import pandas  # noqa: PLC0415, ICN001 - optional
-    except ImportError as error:
-        message = (
-            "Evaluations need the package 'pandas', which is not installed. "
-            "Install it with: pip install 'deel-influence[evaluation]'"
-        )
-        raise MissingExtraError(message) from error
-    return pandas
+    return require("pandas", "evaluation", "Evaluations need")

@@ -39,10 +39,11 @@ class ConvexObjective:
     def __init__(
         self, model: keras.Model, inputs: Any, labels: Any, loss: Any, chunk_size: int
     ) -> None:
-        given = BaseInfluenceModel(model, loss_function=loss).loss_function
-        self._losses = {"loss": given.loss, "loss_weights": given.loss_weights}
+        given = BaseInfluenceModel(model, loss_function=loss)
+        losses = given.loss_function
+        self._losses = {"loss": losses.loss, "loss_weights": losses.loss_weights}
         self.model = self._compiled_copy(model)
-        self.wrapped = BaseInfluenceModel(self.model)
+        self.wrapped = given.rewrapped(self.model, self.model.trainable_variables)
         self._data = HeldData((inputs, labels), ("inputs", "labels"))
         self._data.to_float64()
         self.num_examples = self._data.num_examples

@@ -7,14 +7,14 @@ precision. Newton steps look at the gradient alone, and finish what it began.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import MissingExtraError, UnsupportedModelError
+from ..errors import UnsupportedModelError
+from ..extras import require
 
 ValueAndGradient: TypeAlias = Callable[[np.ndarray], tuple[float, np.ndarray]]
 """``function(point (p,)) -> (value, gradient (p,))``."""
@@ -250,14 +250,4 @@ def require_scipy(module: str) -> Any:
     MissingExtraError
         If SciPy is not installed.
     """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        # A package that is there but lacks a part of itself is broken, not missing.
-        if error.name is None or not module.startswith(error.name):
-            raise
-        message = (
-            "Training convex models again needs the package 'scipy', which is not installed. "
-            'Install it with: pip install "deel-influence[evaluation]"'
-        )
-        raise MissingExtraError(message) from error
+    return require(module, "evaluation", "Training convex models again needs")

@@ -14,10 +14,22 @@ from .blocks import GradientBlock
 
 @dataclass(frozen=True)
 class PlacedBlock:
-    """A gradient block and the indices of its variables in the parameter layout."""
+    """The gradient block of a layer.
+
+    Attributes
+    ----------
+    parts
+        The indices of its variables in the parameter layout.
+    block
+        Their gradients.
+    padding
+        Which positions of a factored block may be padding, bool, shape ``(b, t)``; None where
+        nothing tells: see `padding_of`.
+    """
 
     parts: tuple[int, ...]
     block: GradientBlock
+    padding: tf.Tensor | None = None
 
 
 @dataclass(frozen=True)

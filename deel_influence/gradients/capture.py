@@ -7,7 +7,8 @@ function returns, whatever happens; nothing of the model is changed in between.
 
 from __future__ import annotations
 
-import threading
+import functools
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,20 +19,29 @@ import tensorflow as tf
 
 from ..errors import UnsupportedModelError
 from ..model.influence_model import BaseInfluenceModel
-from ..model.keras_internals import all_layers, copy_keras_mask
+from ..model.keras_internals import all_layers, copy_keras_mask, keras_mask
+from ..model.overlay import TRACING, overlaid
 from ..types import Batch
 from .rules.registry import find_rule
-
-TRACING = threading.RLock()
-"""Held while layers are overlaid: two traces of one model would see each other's overlays."""
 
 
 @dataclass
 class Tap:
-    """One call of a layer: its first argument and its pre-activation output."""
+    """One call of a layer.
+
+    Attributes
+    ----------
+    inputs
+        Its first argument, shape ``(b, ...)``.
+    output
+        Its pre-activation output, shape ``(b, ...)``.
+    mask
+        Keras's mask of the inputs, bool, false at padding, shape ``(b, ...)``; None without one.
+    """
 
     inputs: tf.Tensor
     output: tf.Tensor
+    mask: tf.Tensor | None = None
 
 
 @dataclass
@@ -46,11 +56,14 @@ class Forward:
         What the model returned.
     taps
         For each layer of interest, in the order given, its calls in order.
+    masks
+        Every mask of positions that came to a layer of the model, bool, shapes ``(b, ...)``.
     """
 
     losses: tf.Tensor
     outputs: Any
     taps: list[list[Tap]] = field(default_factory=list)
+    masks: list[tf.Tensor] = field(default_factory=list)
 
 
 def forward_with_taps(
@@ -73,9 +86,9 @@ def forward_with_taps(
         Gradient tapes, already recording.
     """
     inputs, targets, sample_weight = model.process_batch_for_loss_fn(batch)
-    outputs, taps = _tapped_call(model, layers, inputs, tapes)
+    outputs, taps, masks = _tapped_call(model, layers, inputs, tapes)
     losses = model.loss_function(targets, outputs, sample_weight)
-    return Forward(tf.cast(losses, model.dtype), outputs, taps)
+    return Forward(tf.cast(losses, model.dtype), outputs, taps, masks)
 
 
 def forward_to_logits(
@@ -97,7 +110,7 @@ def forward_to_logits(
             name = _name_of_activation(layer)
             if name is not None:
                 stack.enter_context(_marked(layer, name, marks, logits_tapes))
-        outputs, taps = _tapped_call(model, layers, inputs, tapes)
+        outputs, taps, masks = _tapped_call(model, layers, inputs, tapes)
         if not isinstance(outputs, tf.Tensor):
             message = (
                 "Gauss-Newton and Fisher matrices need a model with one output tensor. Received: "
@@ -112,7 +125,7 @@ def forward_to_logits(
         for tape in logits_tapes:
             tape.watch(logits)
     losses = model.loss_function(targets, outputs, sample_weight)
-    return Forward(tf.cast(losses, model.dtype), outputs, taps), logits
+    return Forward(tf.cast(losses, model.dtype), outputs, taps, masks), logits
 
 
 @dataclass
@@ -158,15 +171,19 @@ def _tapped_call(
     layers: Sequence[keras.layers.Layer],
     inputs: Any,
     tapes: Sequence[tf.GradientTape],
-) -> tuple[Any, list[list[Tap]]]:
-    """Call the model with taps on ``layers``; return its outputs and the taps."""
+) -> tuple[Any, list[list[Tap]], list[tf.Tensor]]:
+    """Call the model with taps on ``layers``; return its outputs, the taps and the masks."""
     taps: list[list[Tap]] = [[] for _ in layers]
+    masks: list[Any] = []
     with TRACING, ExitStack() as stack:
+        for layer in all_layers(model.model) if layers else []:
+            stack.enter_context(_masks_noted(layer, masks))
         for layer, seen in zip(layers, taps, strict=True):
             stack.enter_context(_tapped(layer, seen, tapes))
         outputs = model(inputs)
     _check_graph(layers, taps, outputs)
-    return outputs, taps
+    masks.extend(keras_mask(part) for part in tf.nest.flatten(outputs))
+    return outputs, taps, _masks_of_positions(masks, tf.nest.flatten(outputs)[0])
 
 
 def _check_graph(
@@ -183,6 +200,40 @@ def _check_graph(
                 "not when it runs eagerly, so its gradients cannot be read. Watch other layers."
             )
             raise UnsupportedModelError(message)
+
+
+def _masks_noted(layer: keras.layers.Layer, noted: list[Any]) -> AbstractContextManager[None]:
+    """Overlay the call of a layer so that the masks that come to it are noted."""
+    original = layer.call
+    names = list(inspect.signature(original).parameters)
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # Layers may take the masks off their arguments, as attention does.
+        noted.extend(keras_mask(part) for part in tf.nest.flatten((args, kwargs)))
+        given = dict(zip(names, args, strict=False)) | kwargs
+        told = (value for name, value in given.items() if _names_mask(name))
+        noted.extend(tf.nest.flatten(list(told)))
+        return original(*args, **kwargs)
+
+    return overlaid(layer, "call", call)
+
+
+def _names_mask(name: str) -> bool:
+    """Tell whether an argument says which positions are there, not which pairs attend."""
+    return name == "mask" or (name.endswith("_mask") and name != "attention_mask")
+
+
+def _masks_of_positions(noted: Sequence[Any], output: tf.Tensor) -> list[tf.Tensor]:
+    """Return each mask with axes beyond the batch once, as bool; those of inner graphs are lost."""
+    graph = output.graph if tf.is_symbolic_tensor(output) else None
+    masks: dict[int, tf.Tensor] = {}
+    for mask in noted:
+        if not isinstance(mask, tf.Tensor) or not mask.shape.rank or mask.shape.rank < 2:
+            continue
+        if graph is (mask.graph if tf.is_symbolic_tensor(mask) else None):
+            masks[id(mask)] = tf.cast(mask, tf.bool)
+    return list(masks.values())
 
 
 @contextmanager
@@ -202,14 +253,16 @@ def _tapped(
         return tensor
 
     def call(inputs: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
+        given = keras_mask(inputs)
+        mask = None if given is None else tf.cast(given, tf.bool)
         if activation is None:
             output = watch(original(inputs, *args, **kwargs))
-            seen.append(Tap(inputs, output))
+            seen.append(Tap(inputs, output, mask))
             return output
 
         def tapped_activation(pre_activation: tf.Tensor) -> tf.Tensor:
             output = watch(pre_activation)
-            seen.append(Tap(inputs, output))
+            seen.append(Tap(inputs, output, mask))
             return activation(output)
 
         with overlaid(layer, "activation", tapped_activation):
@@ -217,23 +270,3 @@ def _tapped(
 
     with overlaid(layer, "call", call):
         yield
-
-
-@contextmanager
-def overlaid(layer: keras.layers.Layer, name: str, value: Any) -> Iterator[None]:
-    """Shadow an attribute of the instance for a while.
-
-    The instance dictionary is written directly, because assigning to the layer would let Keras
-    track, and so keep, what is assigned.
-    """
-    attributes = vars(layer)
-    present = name in attributes
-    before = attributes.get(name)
-    attributes[name] = value
-    try:
-        yield
-    finally:
-        if present:
-            attributes[name] = before
-        else:
-            del attributes[name]

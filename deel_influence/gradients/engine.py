@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from ..errors import DeelInfluenceError
+from ..errors import BatchError, DeelInfluenceError, UnsupportedModelError
 from ..model.influence_model import BaseInfluenceModel
 from ..model.keras_internals import all_layers
+from ..model.selection import check_watched
 from ..types import Batch
 from ..utils.datasets import OrderGuard, batch_size_of
+from ..utils.derivatives import derivatives_checked
 from ..utils.kernels import Kernel
+from ..utils.reasons import reason_of
 from .batch_gradients import BatchGradients, PlacedBlock
 from .blocks import RowsBlock
 from .capture import Forward, Tap, forward_to_logits, forward_with_taps
 from .fallback import MODES, differentiated_rows
+from .padding import NO_MASKS, KnownMasks, known_masks, padding_of
 from .rules.base import LayerRule, LayerUse
 from .rules.dense import DenseRule
 from .rules.registry import find_rule
@@ -84,12 +89,21 @@ class GradientEngine:
 
         Two examples with a gradient settle it. A batch of one, or one without gradients, proves
         little: the next batches are probed too, until one settles it or some have been tried.
+
+        Raises
+        ------
+        BatchError
+            If TensorFlow or Keras refuses the batch.
+        UnsupportedModelError
+            If the model does not run on single examples, or has lost a watched weight.
         """
+        check_watched(self.model.model, self.model.weights)
         if self._probes_left == 0 or (self.prepared and batch_size_of(batch) < 2):
             return
         from .probe import probe_rules  # noqa: PLC0415 - the probe drives this engine
 
-        settled = probe_rules(self, batch)
+        with derivatives_checked(), _refusals_explained(self.model, batch):
+            settled = probe_rules(self, batch)
         self.prepared = True
         self._probes_left = 0 if settled else self._probes_left - 1
 
@@ -195,8 +209,9 @@ class GradientEngine:
         """
         remaining = iter(deltas)
         placed = []
+        known = known_masks(self.model, batch, forward)
         for ruled, taps in zip(self.ruled, forward.taps, strict=True):
-            placed += self.blocks_of(ruled, [(tap, next(remaining)) for tap in taps])
+            placed += self.blocks_of(ruled, [(tap, next(remaining)) for tap in taps], known)
         if self.fallback_variables:
             rows = self.fallback_rows(batch, cotangent)
             for variable, values in zip(self.fallback_variables, rows, strict=True):
@@ -206,14 +221,33 @@ class GradientEngine:
         return BatchGradients(forward.losses, placed, self.model.layout)
 
     def blocks_of(
-        self, ruled: RuledLayer, uses: Sequence[tuple[Tap, tf.Tensor]]
+        self,
+        ruled: RuledLayer,
+        uses: Sequence[tuple[Tap, tf.Tensor]],
+        known: KnownMasks = NO_MASKS,
     ) -> list[PlacedBlock]:
-        """Return the blocks of one ruled layer from its calls and the gradients in them."""
+        """Return the blocks of one ruled layer.
+
+        Parameters
+        ----------
+        ruled
+            The layer.
+        uses
+            Its calls, and the gradients in them.
+        known
+            The masks of the forward pass.
+        """
         layout = self.model.layout
-        layer_uses = [self._use(tap, delta) for tap, delta in uses]
+        layer_uses = [self._use(ruled.rule, tap, delta) for tap, delta in uses]
         blocks = ruled.rule.blocks(ruled.layer, layer_uses, layout.__contains__)
         return [
-            PlacedBlock(tuple(layout.position(v) for v in owned.variables), owned.block)
+            PlacedBlock(
+                tuple(layout.position(v) for v in owned.variables),
+                owned.block,
+                padding_of(uses, owned.block.matrix_shape[1], known)
+                if owned.block.matrix_shape
+                else None,
+            )
             for owned in blocks
         ]
 
@@ -264,15 +298,45 @@ class GradientEngine:
             raise ValueError(message)
         return kernel
 
-    def _use(self, tap: Tap, delta: tf.Tensor) -> LayerUse:
+    def _use(self, rule: LayerRule, tap: Tap, delta: tf.Tensor) -> LayerUse:
         dtype = self.model.dtype
         inputs = tf.convert_to_tensor(tap.inputs)
-        if inputs.dtype.is_floating:
+        # Keras casts what is floating before a layer is called; the layer itself takes integers
+        # and truth values for numbers.
+        if not rule.takes_indices:
             inputs = tf.cast(inputs, dtype)
-        return LayerUse(inputs, tf.cast(tf.convert_to_tensor(delta), dtype))
+        delta = tf.cast(tf.convert_to_tensor(delta), dtype)
+        # The gradient of a loss in Python code (`tf.py_function`) comes without a shape.
+        delta.set_shape(tap.output.shape)
+        return LayerUse(inputs, delta)
 
     def _watched_by(self, ruled: RuledLayer) -> list[keras.Variable]:
         return [v for v in ruled.rule.variables(ruled.layer) if v in self.model.layout]
+
+
+@contextmanager
+def _refusals_explained(model: BaseInfluenceModel, batch: Batch) -> Iterator[None]:
+    """Say what it is where TensorFlow or Keras refuses to run the model on some examples."""
+    try:
+        yield
+    except DeelInfluenceError:
+        raise
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        try:
+            model.predict_batch(batch)
+        except (ValueError, TypeError, tf.errors.OpError):
+            message = (
+                f"A batch cannot be computed: {reason_of(error)}. Check that its inputs are what "
+                "the model takes."
+            )
+            raise BatchError(message) from error
+        message = (
+            "The model must run on batches of any size, single examples included. Received: a "
+            f"{type(model.model).__name__} that takes a batch of {batch_size_of(batch)}, but not "
+            f"its first examples alone: {reason_of(error)}. Read the number of examples off the "
+            "inputs instead of fixing it; make recurrent layers with stateful=False."
+        )
+        raise UnsupportedModelError(message) from error
 
 
 def _plan(model: BaseInfluenceModel) -> list[RuledLayer]:

@@ -47,12 +47,14 @@ def differentiated_rows(
         What to differentiate, a function of a batch of one; None means the loss.
     """
     values = [v.value for v in variables]
+    evaluate = objective or model.per_example_losses
+    copies = copies_of_example(evaluate, batch) if mode != "sequential" else 1
 
     def gradients_of_one(example: Batch) -> list[tf.Tensor]:
-        single = tf.nest.map_structure(lambda t: tf.expand_dims(t, 0), example)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            value = tf.reduce_sum((objective or model.per_example_losses)(single))
+            # Further copies are there for their shape alone.
+            value = tf.reduce_sum(evaluate(batch_of_copies(example, copies))[:1])
         gradients = tape.gradient(value, values, unconnected_gradients="zero")
         flat = [tf.reshape(tf.convert_to_tensor(g), (-1,)) for g in gradients]
         return [tf.cast(g, model.dtype) for g in flat]
@@ -64,6 +66,38 @@ def differentiated_rows(
             rows = _vectorized(gradients_of_one, batch)
     sizes = [math.prod(v.shape) for v in variables]
     return [tf.reshape(r, (-1, size)) for r, size in zip(rows, sizes, strict=True)]
+
+
+def batch_of_copies(example: Batch, copies: int) -> Batch:
+    """Return a batch that holds an example so many times."""
+    return tf.nest.map_structure(lambda t: tf.stack([t] * copies), example)
+
+
+def copies_of_example(function: Callable[[Batch], Any], batch: Batch) -> int:
+    """Return how many copies of an example a vectorised map has to hand to ``function``.
+
+    Two where there is a matrix product of three-dimensional tensors, as in attention, and one
+    elsewhere. Vectorising makes the product of an example alone, ``(1, t, i)`` by ``(i, o)``, one
+    of ``(b, 1, t, i)`` by ``(i, o)``, for which TensorFlow on processors reads and writes beyond
+    its buffers: wrong numbers, or a crash [1]_. With ``(b, 2, t, i)`` it does not.
+
+    Parameters
+    ----------
+    function
+        A function of a batch.
+    batch
+        The examples that it is to be mapped over.
+
+    References
+    ----------
+    .. [1] https://github.com/tensorflow/tensorflow/issues/117700, in TensorFlow 2.20 and 2.21.
+    """
+    one = tf.nest.map_structure(lambda t: tf.type_spec_from_value(t[:1]), batch)
+    traced = tf.function(function, autograph=False).get_concrete_function(one)
+    definition = traced.graph.as_graph_def()
+    bodies = (definition.node, *(body.node_def for body in definition.library.function))
+    products = any(node.op.startswith("BatchMatMul") for nodes in bodies for node in nodes)
+    return 2 if products else 1
 
 
 def _vectorized(function: Callable[[Batch], list[tf.Tensor]], batch: Batch) -> list[tf.Tensor]:

@@ -14,6 +14,7 @@ from ..types import Batch
 from ..utils.running import quiet_tensorflow
 from .engine import GradientEngine, RuledLayer
 from .fallback import MODES
+from .independence import HALF_PRECISION, check_examples
 
 NUM_EXAMPLES = 3
 NUM_TRIED = 16
@@ -38,10 +39,10 @@ def probe_rules(engine: GradientEngine, batch: Batch) -> bool:
 
     Raises
     ------
-    UnsupportedModelError
-        If the examples of a batch influence each other's loss, so that no per-example gradient
-        exists.
+    DeelInfluenceError
+        As `check_examples` raises them: if the examples have no gradients of their own.
     """
+    check_examples(engine.model, batch)
     few, reference = _examples_with_gradients(engine, batch)
     _drop(engine, _unreadable(engine, few), "is not called once per batch of examples")
     while engine.ruled:
@@ -139,7 +140,7 @@ def _agrees(
 
 def _tolerance(engine: GradientEngine, ruled: RuledLayer | None) -> float:
     layers = [ruled.layer] if ruled else engine.model.layers
-    if any(layer.compute_dtype in ("float16", "bfloat16") for layer in layers):
+    if any(layer.compute_dtype in HALF_PRECISION for layer in layers):
         return HALF_TOLERANCE
     return TOLERANCES[engine.model.dtype.name]
 
@@ -169,8 +170,7 @@ def _check_fallback(engine: GradientEngine, batch: Batch, reference: np.ndarray)
     else:
         message = (
             "The per-example gradients of the model could not be confirmed against the gradients "
-            f"of single examples ({'; '.join(reasons)}). Is the model random in inference mode, "
-            "or do the examples of a batch influence each other?"
+            f"of single examples ({'; '.join(reasons)}). Is the model random in inference mode?"
         )
         raise UnsupportedModelError(message)
     if engine.fallback_mode == "sequential":

@@ -30,7 +30,8 @@ class AstraIHVP(PreconditionedIHVP):
     train_dataset
         The batched training set.
     n_opt_iters
-        Steps at most.
+        Steps of each solve. All of them are taken where no tolerance is given, with ``"cg"`` as
+        far as rounding errors allow. None takes 200 at most, and stops at the tolerance.
     solver
         ``"neumann"`` or ``"cg"``.
     learning_rate
@@ -45,7 +46,9 @@ class AstraIHVP(PreconditionedIHVP):
     curvature
         ``"gauss_newton"``, or another positive semidefinite curvature.
     tolerance
-        Relative residual at which a right-hand side has converged.
+        Relative residual at which a right-hand side has converged, and stops: after ``n_opt_iters``
+        steps at the latest where both are given. None is 1e-4; with mini-batches, which take all
+        steps, 0.01.
     regularizer, n_samples_for_hessian, shuffle_buffer_size, seed, on_failure
         As for `ConjugateGradientDescentIHVP`.
 
@@ -56,12 +59,14 @@ class AstraIHVP(PreconditionedIHVP):
     """
 
     name = "astra"
+    default_steps = 200
+    default_noise = 0.01
 
     def __init__(
         self,
         model: BaseInfluenceModel,
         train_dataset: tf.data.Dataset | None = None,
-        n_opt_iters: int = 200,
+        n_opt_iters: int | None = None,
         *,
         solver: str = "neumann",
         learning_rate: float | None = None,
@@ -69,7 +74,7 @@ class AstraIHVP(PreconditionedIHVP):
         num_repeats: int = 1,
         damping: Any = "auto",
         curvature: str = "gauss_newton",
-        tolerance: float = 0.01,
+        tolerance: float | None = None,
         regularizer: bool = True,
         n_samples_for_hessian: int | None = None,
         shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
@@ -106,8 +111,7 @@ class AstraIHVP(PreconditionedIHVP):
                 self.operator,
                 vectors,
                 preconditioner=preconditioner,
-                tolerance=self.config["tolerance"],
-                max_steps=self.config["n_opt_iters"],
+                **self._krylov_settings(),
             )
         return preconditioned_neumann(
             self.step_operators(self.config["batch_size"], self.config["seed"]),

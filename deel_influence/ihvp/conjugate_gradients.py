@@ -32,7 +32,8 @@ class ConjugateGradientDescentIHVP(PreconditionedIHVP):
     train_dataset
         The batched training set.
     n_opt_iters
-        Bound on the steps of each solve.
+        Steps of each solve. All of them are taken where no tolerance is given, as far as rounding
+        errors allow. None takes 100 at most, and stops at the tolerance.
     damping
         Added to the diagonal: a number, ``"auto"`` (see `OperatorIHVP`), or one number for each
         watched layer.
@@ -43,7 +44,8 @@ class ConjugateGradientDescentIHVP(PreconditionedIHVP):
     preconditioner_rank
         The rank of the Nyström preconditioner, the number of probes of the Jacobi one.
     tolerance
-        Relative residual at which a right-hand side has converged.
+        Relative residual at which a right-hand side has converged, and stops: after ``n_opt_iters``
+        steps at the latest where both are given. None is 1e-4.
     block_size
         How many right-hand sides are solved together.
     regularizer
@@ -75,20 +77,21 @@ class ConjugateGradientDescentIHVP(PreconditionedIHVP):
     """
 
     name = "cgd"
+    default_steps = 100
 
     def __init__(
         self,
         model: BaseInfluenceModel,
         extractor_layer: Any = None,
         train_dataset: tf.data.Dataset | None = None,
-        n_opt_iters: int = 100,
+        n_opt_iters: int | None = None,
         feature_extractor: Any = None,  # noqa: ARG002 - kept for users of Influenciae
         *,
         damping: Any = "auto",
         curvature: str = "hessian",
         preconditioner: str | None = None,
         preconditioner_rank: int = 64,
-        tolerance: float = 1e-4,
+        tolerance: float | None = None,
         block_size: int = 64,
         regularizer: bool = True,
         n_samples_for_hessian: int | None = None,
@@ -118,9 +121,8 @@ class ConjugateGradientDescentIHVP(PreconditionedIHVP):
             self.operator,
             vectors,
             preconditioner=self.preconditioner,
-            tolerance=self.config["tolerance"],
-            max_steps=self.config["n_opt_iters"],
             block_size=self.config["block_size"],
+            **self._krylov_settings(),
         )
 
     def _remedy(self, result: SolveResult) -> str:

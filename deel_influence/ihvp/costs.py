@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-BYTES = 4
+from .iterative import TOLERANCE
 
-TOLERANCE = 1e-3
-"""Relative residual to which the costs of iterative strategies refer."""
+BYTES = 4
 
 
 @dataclass(frozen=True)

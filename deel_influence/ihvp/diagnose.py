@@ -14,6 +14,7 @@ from ..curvature.data import Item
 from ..curvature.registry import loss_curvature, with_regularizer
 from ..errors import ConvergenceWarning, CurvatureWarning, LayerRuleWarning
 from ..gradients.engine import GradientEngine
+from ..gradients.rows import first_gradients
 from ..linalg.checks import check_count
 from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.estimation import hutchinson_trace
@@ -150,7 +151,7 @@ class _Examination:
 
     def try_strategies(self, members: Sequence[IHVPCalculator], num_vectors: int) -> None:
         """Fit strategies, and compare their solutions with those of conjugate gradients."""
-        vectors = self._first_gradients(num_vectors)
+        vectors = first_gradients(self._engine, self._dataset, num_vectors)
         self._reference = conjugate_gradients(
             self._operator.damped(self._damping),
             vectors,
@@ -217,13 +218,6 @@ class _Examination:
             message = "There is no reference before strategies are tried."
             raise RuntimeError(message)
         return self._reference.solution.numpy().astype(np.float64)
-
-    def _first_gradients(self, count: int) -> tf.Tensor:
-        """Return the gradients of the first examples, shape ``(count, p)`` or fewer."""
-        item = next(iter(self._loss_operator.data))
-        few = tf.nest.map_structure(lambda t: t[:count], item.batch)
-        self._engine.prepare(item.batch)
-        return self._engine.gradients(few).materialize()
 
     def _gradient_norms(self) -> tuple[float, float]:
         """Return ``‖∇J‖`` and the root mean square of ``‖∇ℓ(z_i)‖``, in one pass."""

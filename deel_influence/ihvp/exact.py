@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..curvature.dense import dense_curvature
-from ..errors import CurvatureSizeError, CurvatureWarning
+from ..curvature.dense import check_dense_memory, dense_curvature, regularizer_hessian
+from ..curvature.flat import check_curved
+from ..errors import CurvatureWarning
+from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
-from ..utils.memory import available_bytes, human_bytes
 from .base import InverseHessianVectorProduct
 from .damping import (
     AUTO,
@@ -22,17 +23,16 @@ from .damping import (
     damping_vector,
     resolve_damping,
 )
-
-# Matrix, eigenvectors, inverse and LAPACK's workspace, in float64.
-COPIES_NEEDED = 5
+from .left_out import warn_if_lost
 
 
 class ExactIHVP(InverseHessianVectorProduct):
     """Invert ``H = C + damping·I`` by its eigenvalues, with C a dense curvature matrix.
 
-    Directions whose eigenvalue is below ``rcond · max |λ|`` are left out (the Moore-Penrose
-    pseudo-inverse): the softmax, for one, leaves H singular whatever the data. For one Dense
-    layer C has a closed form; see `deel_influence.curvature.closed_form`.
+    A direction is left out (the Moore-Penrose pseudo-inverse) where the data have no curvature
+    above the rounding of C, and neither damping nor regulariser adds any: the softmax, for one,
+    leaves C singular whatever the data. `num_dropped` tells how many there are. For one Dense
+    layer C has a closed form; see `deel_influence.curvature.closed_form`. Products are in float64.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ class ExactIHVP(InverseHessianVectorProduct):
         Added to the diagonal: a number, ``"auto"`` (a tenth of the mean eigenvalue of C and, where
         the smallest is negative, 1.1 times its size on top), or one number for each watched layer.
     rcond
-        Relative cut-off of the pseudo-inverse; None means p times the rounding error of the
-        model's dtype.
+        A cut-off of one's own: eigenvalues of H of size ``rcond · max |λ|`` and less are left
+        out, damped or not, and without a warning. None leaves out what is rounding.
     regularizer
         Whether the Hessian of the model's regularisers belongs to C.
     n_samples_for_hessian
@@ -72,7 +72,9 @@ class ExactIHVP(InverseHessianVectorProduct):
     Warns
     -----
     CurvatureWarning
-        If H has negative eigenvalues: the weights are no minimum of the training objective.
+        If H has negative eigenvalues: the weights are no minimum of the training objective. If
+        directions are left out that carry a part of the training gradients or, in `solve`, of the
+        vectors.
 
     Examples
     --------
@@ -91,6 +93,9 @@ class ExactIHVP(InverseHessianVectorProduct):
 
     damping_values: np.ndarray
     """The damping of each watched layer, float64, shape ``(layers,)``."""
+
+    cutoff: float
+    """The size below which an eigenvalue of H is rounding; with ``rcond``, what that comes to."""
 
     settings = ("n_samples_for_hessian", "shuffle_buffer_size", "seed")
 
@@ -120,9 +125,9 @@ class ExactIHVP(InverseHessianVectorProduct):
             "verbose": verbose,
         }
         super().__init__(model, train_dataset, config)
-        _check_memory(model)
         if train_hessian is not None:
-            self._damp(_checked_matrix(train_hessian, model.nb_params))
+            check_dense_memory(model)
+            self._fit(_checked_matrix(train_hessian, model.nb_params), None)
             return
         if train_dataset is None:
             message = (
@@ -130,17 +135,22 @@ class ExactIHVP(InverseHessianVectorProduct):
                 "`train_hessian=`."
             )
             raise ValueError(message)
-        dataset = self._fit_dataset()
-        self._damp(dense_curvature(model, dataset, curvature, regularizer, verbose).matrix)
+        data = self._fit_dataset()
+        check_dense_memory(model, train_dataset, curvature)
+        found = dense_curvature(model, data, curvature, False, verbose)
+        regularized = regularizer and model.is_regularized
+        self._fit(found.matrix, regularizer_hessian(model) if regularized else None)
+        if rcond is None:
+            warn_if_lost(self._inverse, self.engine, data, type(self).__name__)
 
     @property
     def hessian(self) -> np.ndarray:
-        """The damped curvature matrix H, float64, shape ``(p, p)``."""
-        return self._matrix
+        """The damped curvature matrix H, float64, shape ``(p, p)``, without C's rounding."""
+        return self._dense.numpy()
 
     @property
     def eigenvalues(self) -> np.ndarray:
-        """The eigenvalues of H, ascending, float64, shape ``(p,)``."""
+        """The eigenvalues of H, ascending, float64, shape ``(p,)``; 0 where all is rounding."""
         return self._eigenvalues
 
     @property
@@ -159,43 +169,48 @@ class ExactIHVP(InverseHessianVectorProduct):
         """How many directions the pseudo-inverse leaves out."""
         return int(np.sum(~self._kept))
 
-    def _damp(self, matrix: np.ndarray) -> None:
-        """Add the damping to a curvature, and invert the sum."""
-        config, layout = self.config["damping"], self.model.layout
-        if config != AUTO:
-            self.damping_values = resolve_damping(config, layout, lambda: 0.0)
-            self._factorize(matrix + np.diag(damping_vector(self.damping_values, layout)))
-            return
-        eigenvalues, vectors = np.linalg.eigh(matrix)
-        shift = automatic_damping(float(eigenvalues.mean()), float(eigenvalues[0]))
-        self.damping_values = resolve_damping(AUTO, layout, lambda: shift)
-        self._adopt(eigenvalues + shift, vectors)
+    def _fit(self, matrix: np.ndarray, penalty: np.ndarray | None) -> None:
+        """Add penalty and damping to a curvature, which is overwritten, and invert the sum."""
+        config, layout = self.config, self.model.layout
+        is_automatic = config["damping"] == AUTO
+        is_damped = not is_automatic and np.min(config["damping"]) > 0
+        largest = float(np.abs(matrix).max(initial=0.0))
+        check_curved(largest, type(self).__name__, penalty is not None or is_damped)
+        rounding = rounding_cutoff(matrix, self.model.dtype)
+        if penalty is not None:
+            matrix += penalty
+        if is_automatic:
+            values, vectors = np.linalg.eigh(matrix)
+        self.damping_values = resolve_damping(
+            config["damping"], layout, lambda: automatic_damping(values.mean(), values[0])
+        )
+        damping = damping_vector(self.damping_values, layout)
+        if is_automatic:
+            values += damping
+        else:
+            matrix[np.diag_indices_from(matrix)] += damping
+            values, vectors = np.linalg.eigh(matrix)
+        self.cutoff = rounding
+        if config["rcond"] is None:
+            values, vectors = decided_eigenpairs(
+                values, vectors, damping, penalty, rounding, self.model.dtype
+            )
+        else:
+            self.cutoff = float(config["rcond"] * np.abs(values).max())
+        self._set_eigenpairs(values, vectors)
+        self._warn_if_no_minimum(max(self.cutoff, rounding))
 
-    def _factorize(self, matrix: np.ndarray) -> None:
-        self._adopt(*np.linalg.eigh(matrix))
+    def _set_eigenpairs(self, values: np.ndarray, vectors: np.ndarray) -> None:
+        """Take the eigenpairs of H; `cutoff` is known."""
+        self._eigenvalues, self._vectors = values, vectors
+        has_own = self.config["rcond"] is not None
+        self._kept = np.abs(values) > (self.cutoff if has_own else 0.0)
+        self._inverse = DenseInverse(values, vectors, self._kept, self.cutoff)
+        self._dense = tf.constant((vectors * values) @ vectors.T)
 
-    def _adopt(self, eigenvalues: np.ndarray, vectors: np.ndarray) -> None:
-        """Take the eigenpairs of H."""
-        self._set_eigenpairs(eigenvalues, vectors)
-        self._warn_if_no_minimum()
-
-    def _set_eigenpairs(self, eigenvalues: np.ndarray, vectors: np.ndarray) -> None:
-        self._eigenvalues, self._vectors = eigenvalues, vectors
-        magnitude = np.abs(eigenvalues)
-        rcond = self.config["rcond"]
-        if rcond is None:
-            rcond = len(vectors) * np.finfo(self.model.dtype.as_numpy_dtype).eps
-        self.cutoff = float(rcond * magnitude.max())
-        self._kept = magnitude > self.cutoff
-        kept = vectors[:, self._kept]
-        inverse = (kept / eigenvalues[self._kept]) @ kept.T
-        self._matrix = (vectors * eigenvalues) @ vectors.T
-        self._inverse = tf.constant(inverse, self.model.dtype)
-        self._dense = tf.constant(self._matrix, self.model.dtype)
-
-    def _warn_if_no_minimum(self) -> None:
+    def _warn_if_no_minimum(self, rounding: float) -> None:
         smallest = self.smallest_eigenvalue
-        if smallest >= -self.cutoff:
+        if smallest >= -rounding:
             return
         message = (
             f"The curvature has negative eigenvalues, the smallest {smallest:.3g} (condition "
@@ -203,7 +218,7 @@ class ExactIHVP(InverseHessianVectorProduct):
             f"objective, so that influence has no clear meaning along them. Train further, use "
             f"curvature='gauss_newton', or pass {self._better_damping()} or more."
         )
-        warnings.warn(message, CurvatureWarning, stacklevel=6)
+        warnings.warn(message, CurvatureWarning, stacklevel=4)
 
     def _better_damping(self) -> str:
         """Return the damping that makes H positive definite, as an argument."""
@@ -213,20 +228,26 @@ class ExactIHVP(InverseHessianVectorProduct):
         return f"damping={given - NEGATIVE_MARGIN * self.smallest_eigenvalue:.2g}"
 
     def _solve(self, vectors: tf.Tensor) -> tf.Tensor:
-        return tf.matmul(vectors, self._inverse)
+        products = self._inverse.apply(vectors)
+        if tf.executing_eagerly() and self.config["rcond"] is None:
+            self._inverse.warn_if_lost(vectors, products, type(self).__name__, stacklevel=3)
+        return tf.cast(products, self.model.dtype)
 
     def _multiply(self, vectors: tf.Tensor) -> tf.Tensor:
-        return tf.matmul(vectors, self._dense)
+        product = tf.matmul(tf.cast(vectors, tf.float64), self._dense)
+        return tf.cast(product, self.model.dtype)
 
     def _state(self) -> dict[str, np.ndarray]:
         return {
             "eigenvalues": self._eigenvalues,
             "eigenvectors": self._vectors,
             "damping": self.damping_values,
+            "cutoff": np.asarray(self.cutoff),
         }
 
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:
-        _check_memory(self.model)
+        check_dense_memory(self.model)
+        self.cutoff = float(state["cutoff"])
         self._set_eigenpairs(state["eigenvalues"], state["eigenvectors"])
         self.damping_values = state["damping"]
 
@@ -260,16 +281,3 @@ def _checked_matrix(matrix: Any, p: int) -> np.ndarray:
         )
         raise ValueError(message)
     return (matrix + matrix.T) / 2
-
-
-def _check_memory(model: BaseInfluenceModel) -> None:
-    p = model.nb_params
-    needed, free = COPIES_NEEDED * 8 * p**2, available_bytes()
-    if free is not None and needed > free:
-        message = (
-            f"The exact inverse of {p} parameters needs about {human_bytes(needed)} of memory, "
-            f"and {human_bytes(free)} are free. Watch fewer layers "
-            "(InfluenceModel(model, start_layer=...)), or use ihvp_calculator='ekfac' or 'cgd', "
-            "which need no matrix."
-        )
-        raise CurvatureSizeError(message)

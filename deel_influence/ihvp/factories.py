@@ -50,7 +50,7 @@ class CGDIHVPFactory(InverseHessianVectorProductFactory):
     feature_extractor, extractor_layer
         Without effect: the frozen part of the model is found without being named.
     n_cgd_iters
-        Bound on the steps of each solve.
+        Steps of each solve; see `ConjugateGradientDescentIHVP`, as for its default.
     settings
         Its other arguments.
     """
@@ -58,7 +58,7 @@ class CGDIHVPFactory(InverseHessianVectorProductFactory):
     def __init__(
         self,
         feature_extractor: Any = -1,  # noqa: ARG002 - kept for users of Influenciae
-        n_cgd_iters: int = 100,
+        n_cgd_iters: int | None = None,
         extractor_layer: Any = None,  # noqa: ARG002 - kept for users of Influenciae
         **settings: Any,
     ) -> None:
@@ -80,7 +80,7 @@ class LissaIHVPFactory(InverseHessianVectorProductFactory):
     feature_extractor, extractor_layer
         Without effect: the frozen part of the model is found without being named.
     n_cgd_iters
-        Steps of each solve.
+        Steps of each solve; see `LissaIHVP`, as for its default.
     damping, scale
         As for `LissaIHVP`, and with its defaults, which are not those of Influenciae.
     settings
@@ -90,7 +90,7 @@ class LissaIHVPFactory(InverseHessianVectorProductFactory):
     def __init__(
         self,
         feature_extractor: Any = -1,  # noqa: ARG002 - kept for users of Influenciae
-        n_cgd_iters: int = 1000,
+        n_cgd_iters: int | None = None,
         extractor_layer: Any = None,  # noqa: ARG002 - kept for users of Influenciae
         damping: Any = "auto",
         scale: float | None = None,

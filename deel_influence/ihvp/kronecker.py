@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from ..curvature.flat import check_curved
 from ..curvature.kronecker import APPROXIMATIONS
 from ..curvature.kronecker_basis import EigenbasisCurvature, EigenBlock, from_arrays, to_arrays
 from ..curvature.kronecker_low_rank import LowRankQueries
@@ -68,6 +69,8 @@ class KroneckerIHVP(InverseHessianVectorProduct):
         dataset = self._fit_dataset()
         blocks = self._fit(FisherPass(self.engine, dataset, fisher, drawn, verbose), approximation)
         values = _damping_of_blocks(checked, blocks, model.layout)
+        largest = max(float(block.values.max(initial=0.0)) for block in blocks)
+        check_curved(largest, type(self).__name__, bool(values.all()))
         self.curvature = EigenbasisCurvature(model.layout, blocks, values, model.dtype)
 
     @abstractmethod

@@ -29,7 +29,8 @@ class LissaIHVP(IterativeIHVP):
     train_dataset
         The batched training set.
     n_opt_iters
-        Steps at most.
+        Steps of each solve. All of them are taken where no tolerance is given. None takes 1,000 at
+        most, and stops at the tolerance.
     damping
         Added to the diagonal of H itself, whatever the scale: a number, ``"auto"`` (see
         `OperatorIHVP`), or one number for each watched layer.
@@ -42,7 +43,9 @@ class LissaIHVP(IterativeIHVP):
     curvature
         ``"hessian"``, ``"gauss_newton"``, ``"fisher"`` or ``"empirical_fisher"``.
     tolerance
-        Relative residual at which a right-hand side has converged.
+        Relative residual at which a right-hand side has converged, and stops: after ``n_opt_iters``
+        steps at the latest where both are given. None is 1e-4; with mini-batches, which take all
+        steps, 0.05.
     regularizer, n_samples_for_hessian, shuffle_buffer_size, seed, on_failure
         As for `ConjugateGradientDescentIHVP`.
 
@@ -65,13 +68,15 @@ class LissaIHVP(IterativeIHVP):
     """
 
     name = "lissa"
+    default_steps = 1000
+    default_noise = 0.05
 
     def __init__(
         self,
         model: BaseInfluenceModel,
         extractor_layer: Any = None,
         train_dataset: tf.data.Dataset | None = None,
-        n_opt_iters: int = 1000,
+        n_opt_iters: int | None = None,
         feature_extractor: Any = None,  # noqa: ARG002 - kept for users of Influenciae
         damping: Any = "auto",
         scale: float | None = None,
@@ -79,7 +84,7 @@ class LissaIHVP(IterativeIHVP):
         batch_size: int | None = None,
         num_repeats: int = 1,
         curvature: str = "hessian",
-        tolerance: float = 0.05,
+        tolerance: float | None = None,
         regularizer: bool = True,
         n_samples_for_hessian: int | None = None,
         shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae

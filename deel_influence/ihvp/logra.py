@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from ..curvature.flat import check_curved
 from ..curvature.kronecker_passes import FISHERS, FisherPass
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.projections.base import Projection
@@ -19,6 +20,7 @@ from ..gradients.projections.registry import (
     ProjectionLike,
     resolve_projection,
 )
+from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..utils.progress import check_verbose
 from .base import InverseHessianVectorProduct
@@ -233,9 +235,10 @@ class LoGraIHVP(InverseHessianVectorProduct):
         # The engine keeps what it compiles: nothing drawn may be part of that.
         tensors, undrawn = self.projection.tensors, self.projection.with_tensors(())
 
-        def second_moments(gradients: BatchGradients, tensors: Any) -> tuple[dict, dict]:
-            features = undrawn.with_tensors(tensors).project(gradients)
-            return {(): tf.matmul(features, features, transpose_a=True)}, {}
+        def second_moments(sets: list[BatchGradients], tensors: Any) -> tuple[dict, list]:
+            project = undrawn.with_tensors(tensors).project
+            features = tf.concat([project(gradients) for gradients in sets], axis=0)
+            return {(): tf.matmul(features, features, transpose_a=True)}, []
 
         fisher.settle_rules()
         form = {**self.projection.get_config(), "tensors": [list(t.shape) for t in tensors]}
@@ -251,12 +254,17 @@ class LoGraIHVP(InverseHessianVectorProduct):
         return AUTO_SHARE * float(np.trace(self.projected_curvature)) / self.projection.size
 
     def _invert(self) -> None:
-        matrix = self._damped_curvature
-        if self.damping_values.min() > 0:
-            inverse = cholesky_inverse(matrix)
-        else:
-            inverse = np.linalg.pinv(matrix, self._precision, hermitian=True)
-        self._inverse = tf.constant(inverse, self.model.dtype)
+        matrix, dtype = self._damped_curvature, self.model.dtype
+        trace = float(np.trace(self.projected_curvature))
+        check_curved(trace, type(self).__name__, bool(self.damping_values.min() > 0))
+        cutoff = rounding_cutoff(self.projected_curvature, dtype)
+        if self.damping_values.min() > cutoff:
+            self._inverse = tf.constant(cholesky_inverse(matrix), dtype)
+            return
+        diagonal = self.damping_values[self._layer_of_feature]
+        values, vectors = decided_eigenpairs(*np.linalg.eigh(matrix), diagonal, None, cutoff, dtype)
+        inverse = DenseInverse(values, vectors, values != 0, cutoff)
+        self._inverse = tf.cast(inverse.matrix, dtype)
 
     def _state(self) -> dict[str, np.ndarray]:
         return {

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from ..curvature.flat import check_curved
 from ..gradients.batch_gradients import BatchGradients
 from ..linalg.linear_operator import LinearOperator
 from ..linalg.low_rank import LowRank
@@ -82,6 +83,8 @@ class LowRankIHVP(OperatorIHVP):
         self._diagonal = self._find_diagonal()
         self._set_scale(self._diagonal)
         self.low_rank = self._approximate()
+        largest = float(np.abs(self.low_rank.values).max(initial=0.0))
+        check_curved(largest, type(self).__name__, self._shift > 0)
         # The fit is all that is needed from now on; the operators hold the training set.
         for name in ("loss_operator", "undamped_operator", "operator"):
             self.__dict__.pop(name, None)

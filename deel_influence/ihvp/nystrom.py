@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..curvature.regularizer import has_regularizer, regularizer_diagonal
+from ..curvature.regularizer import regularizer_diagonal
 from ..errors import CurvatureWarning
 from ..linalg.checks import check_count
 from ..linalg.low_rank import LowRank
@@ -48,7 +48,8 @@ class NystromIHVP(LowRankIHVP):
     Warns
     -----
     CurvatureWarning
-        If the sketch meets negative eigenvalues.
+        If the sketch meets negative eigenvalues, or ends where the curvature still exceeds the
+        damping.
 
     References
     ----------
@@ -90,7 +91,7 @@ class NystromIHVP(LowRankIHVP):
         # matrix that does not decay, would miss all directions but r.
         damping = super()._find_diagonal()
         self._sketches_regularizer = False
-        if not self.config["regularizer"] or not has_regularizer(self.model):
+        if not self.config["regularizer"] or not self.model.is_regularized:
             return damping
         added = regularizer_diagonal(self.model)
         usable = added is not None and (np.ptp(damping + added) == 0 or np.min(damping + added) > 0)
@@ -110,4 +111,21 @@ class NystromIHVP(LowRankIHVP):
                 'out. Use curvature="gauss_newton", which has none, or train further.'
             )
             warnings.warn(message, CurvatureWarning, stacklevel=6)
+        self._warn_of_what_is_left(found.low_rank, operator.size)
         return found.low_rank
+
+    def _warn_of_what_is_left(self, kept: LowRank, size: int) -> None:
+        """Say where directions beyond the sketch have more curvature than they are divided by."""
+        # A sketch that keeps fewer than it may has met the end of the curvature.
+        is_cut = kept.rank == self.config["rank"] < size
+        last = float(kept.values.min(initial=np.inf))
+        if not is_cut or not 0 < self._shift < last:
+            return
+        message = (
+            f"The sketch of rank {kept.rank} leaves curvature behind: the last eigenvalue that it "
+            f"keeps is {last / self._shift:.3g} times what is on the diagonal, by which "
+            f"directions beyond it are divided, so that these count too much (damping now "
+            f"{self.damping:.2g}). Pass a larger `rank` or `damping`, or use "
+            "ihvp_calculator='ekfac'."
+        )
+        warnings.warn(message, CurvatureWarning, stacklevel=7)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from ..curvature.flat import check_curved
 from ..curvature.operator import CurvatureOperator
 from ..curvature.registry import check_curvature, loss_curvature, with_regularizer
 from ..linalg.estimation import hutchinson_trace
@@ -114,6 +115,7 @@ class OperatorIHVP(InverseHessianVectorProduct):
         seed = self.config.get("seed") or 0
         operator = self.undamped_operator
         mean = hutchinson_trace(operator, TRACE_PROBES, seed=seed).value / operator.size
+        check_curved(abs(float(mean)), type(self).__name__, False)
         if self.curvature != "hessian":
             return automatic_damping(mean)
         smallest, _ = extreme_eigenvalues(operator, num_steps=LANCZOS_STEPS, seed=seed)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 import deel_influence
 
 from ..errors import SavedCurvatureError
+from ..model.computations import describe, describe_layers
 from ..model.influence_model import BaseInfluenceModel
 from ..model.keras_internals import all_layers
+from ..model.selection import check_watched
 from ..utils.datasets import count_examples, numbered_batches
 from ..utils.files import UNREADABLE, load_with_header, npz_path, save_with_header
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file's form; a reader refuses those it does not know."""
-
-_PLAIN = (str, int, float, bool, type(None))
 
 
 def write_fitted(
@@ -185,6 +182,7 @@ def _watched(model: BaseInfluenceModel) -> list[str]:
 
     Not by their paths alone, which change when a model is saved and loaded again.
     """
+    check_watched(model.model, model.weights)
     places = {id(variable): place for place, variable in enumerate(model.model.weights)}
     return [
         f"{v.path.rpartition('/')[2]} {tuple(v.shape)} (variable {places[id(v)]})"
@@ -193,77 +191,17 @@ def _watched(model: BaseInfluenceModel) -> list[str]:
 
 
 def _loss_text(model: BaseInfluenceModel) -> str:
-    """Describe the loss so that another loss gets another text."""
-    loss = model.loss_function
-    parts = [_describe(loss.loss), _describe(loss.loss_weights), loss.over_positions]
-    return json.dumps(parts)
-
-
-def _describe(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _describe(part) for key, part in sorted(value.items())}
-    if isinstance(value, (list, tuple)):
-        return [_describe(part) for part in value]
-    if isinstance(value, keras.losses.Loss):
-        config = value.get_config()
-        # Names and reductions change nothing: scores are taken from the losses of examples.
-        kept = {k: _describe(v) for k, v in config.items() if k not in ("name", "reduction")}
-        return {"class": _qualified(type(value)), **kept}
-    if isinstance(value, functools.partial):
-        return [_describe(value.func), _describe(value.args), _describe(value.keywords)]
-    if callable(value):
-        return _describe_function(value)
-    return value if isinstance(value, _PLAIN) else type(value).__name__
-
-
-def _describe_function(function: Any) -> list[Any]:
-    """Describe a function by its name, its code, and the values that it brings along."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        # What is not a plain value may lead back to the object itself: a loss may hold a model.
-        plain = {k: v for k, v in vars(function).items() if isinstance(v, _PLAIN)}
-        return [_qualified(type(function)), _describe(plain)]
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    brought = [*cells, *(getattr(function, "__defaults__", None) or ())]
-    kept = [_qualified(part) if callable(part) else _describe(part) for part in brought]
-    return [_qualified(function), _digest_of_code(code), kept]
-
-
-def _digest_of_code(code: types.CodeType) -> str:
-    digest = hashlib.sha256(code.co_code + repr(code.co_names).encode())
-    for constant in code.co_consts:
-        digest.update(_text_of_constant(constant).encode())
-    return digest.hexdigest()
-
-
-def _text_of_constant(constant: Any) -> str:
-    """Return a text that is the same in every process."""
-    if isinstance(constant, types.CodeType):
-        return _digest_of_code(constant)  # its own text holds its address
-    if isinstance(constant, frozenset):
-        return repr(sorted(map(repr, constant)))  # strings are hashed by a seed of the process
-    return repr(constant)
+    """Describe the loss, and what else is minimised, so that another one gets another text."""
+    loss, layers = model.loss_function, all_layers(model.model)
+    parts = [describe(part, layers) for part in (loss.loss, loss.loss_weights)]
+    by_class = [(int(c), float(w)) for c, w in sorted((model.class_weight or {}).items())]
+    terms = [model.terms.decays, model.terms.weight]
+    return json.dumps([*parts, loss.over_positions, by_class, *terms])
 
 
 def _layers_digest(model: BaseInfluenceModel) -> str:
-    """Return a digest of the layers' classes and settings, their names apart."""
-    digest = hashlib.sha256()
-    for layer in all_layers(model.model):
-        digest.update(_qualified(type(layer)).encode())
-        if isinstance(layer, keras.Model):
-            continue
-        try:
-            config = layer.get_config()
-        except (NotImplementedError, TypeError):
-            continue  # a custom layer that says nothing of itself but its class
-        config.pop("name", None)
-        digest.update(json.dumps(config, sort_keys=True, default=_class_name).encode())
-    return digest.hexdigest()
-
-
-def _class_name(value: Any) -> str:
-    return type(value).__name__
-
-
-def _qualified(value: Any) -> str:
-    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', repr(value))}"
+    """Return a digest of what the layers compute, and of the regularisers; their names apart."""
+    layers = all_layers(model.model)
+    regularizers = [describe(v.regularizer, layers) for v in model.weights]
+    content = json.dumps([describe_layers(model.model), regularizers])
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -9,12 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from ..curvature.data import CurvatureData
-from ..curvature.regularizer import has_regularizer, regularizer_diagonal
+from ..curvature.regularizer import regularizer_diagonal
 from ..curvature.sampling import expected_gradients
 from ..errors import CurvatureSizeError, UnsupportedModelError
 from ..gradients.engine import GradientEngine
 from ..linalg.checks import check_count
+from ..linalg.dense_inverse import ROUNDINGS
 from ..linalg.low_rank import LowRank
+from ..linalg.orthogonal import rounding
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
 from ..utils.memory import available_bytes, human_bytes
@@ -115,7 +117,7 @@ class WoodburyIHVP(LowRankIHVP):
 
     def _find_diagonal(self) -> np.ndarray:
         diagonal = super()._find_diagonal()
-        if self.config["regularizer"] and has_regularizer(self.model):
+        if self.config["regularizer"] and self.model.is_regularized:
             added = regularizer_diagonal(self.model)
             if added is None:
                 message = (
@@ -137,8 +139,9 @@ class WoodburyIHVP(LowRankIHVP):
         gram = tf.matmul(rows, rows, transpose_a=not is_wide, transpose_b=is_wide)
         gram = gram.numpy().astype(np.float64)
         values, vectors = np.linalg.eigh((gram + gram.T) / 2)
-        precision = len(gram) * np.finfo(self.model.dtype.as_numpy_dtype).eps
-        kept = np.flatnonzero(values > precision * max(values[-1], 0.0))[::-1]
+        # What is left out counts as the damping alone: no more of it than rounding has decided.
+        cutoff = ROUNDINGS * rounding(self.model.dtype) * max(values[-1], 0.0)
+        kept = np.flatnonzero(values > cutoff)[::-1]
         kept = kept[: self.config["rank"]]
         values, basis = values[kept], vectors[:, kept].T
         if not is_wide:

@@ -224,7 +224,8 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         """Return ``g(z)ᵀ H⁻¹ (g(z_i) + ∇R)`` for query factors, shape ``(m, b)``."""
         ihvp = self.ihvp_calculator
         scores = ihvp.scores(factors, self.engine.graph_gradients(batch))
-        return scores + ihvp.products(factors, self.model.regularization_gradient()[None])
+        of_penalty = ihvp.products(factors, self.model.regularization_gradient()[None])
+        return scores + of_penalty * self.model.shares_of_regularization(batch)
 
     def _summed_gradients(
         self, model: BaseInfluenceModel, group: tf.data.Dataset, argument: str

@@ -13,27 +13,24 @@ from ..calculators.base import BaseInfluenceCalculator
 from ..calculators.queries import ScoreSource
 from ..calculators.streaming import check_pair
 from ..curvature.closed_form import has_closed_form
-from ..curvature.dense import dense_curvature, regularizer_hessian
+from ..curvature.dense import check_dense_memory, dense_curvature, regularizer_hessian
 from ..curvature.dense_layer import DenseTerms, dense_terms
-from ..errors import (
-    CurvatureSizeError,
-    CurvatureWarning,
-    UnsupportedModelError,
-)
+from ..curvature.flat import check_curved
+from ..errors import CurvatureWarning, UnsupportedModelError
 from ..gradients.engine import GradientEngine
 from ..ihvp.damping import AUTO, automatic_damping, check_damping, damping_vector, resolve_damping
+from ..ihvp.left_out import warn_if_lost
 from ..ihvp.persistence import check_unchanged_since, model_fingerprint
+from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement
 from ..types import Batch, IdFunction
 from ..utils.datasets import check_dataset, numbered_batches
-from ..utils.memory import available_bytes, human_bytes
-
-COPIES_NEEDED = 5
-"""Matrix, eigenvectors, inverse and LAPACK's workspace, in float64."""
 
 SMALLEST_EIGENVALUE = 1e-6
 """Below this eigenvalue of ``I - S B`` an example decides on some parameters by itself."""
+
+_REMEDY = "or use FirstOrderInfluenceCalculator with ihvp_calculator='ekfac'"
 
 
 class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
@@ -104,19 +101,23 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
         self.train_dataset = dataset
         checked = check_damping(damping, model.layout)
         _check_layer(self.engine, dataset)
-        _check_memory(model.nb_params)
+        check_dense_memory(model, dataset, remedy=_REMEDY)
         self._fitted_on = model_fingerprint(model)
         found = dense_curvature(model, dataset, regularizer=False, verbose=0)
         self.num_train_examples = found.num_examples
-        permanent = regularizer_hessian(model)
-        values = np.linalg.eigvalsh(found.matrix + permanent) if checked == AUTO else np.zeros(1)
+        penalty = regularizer_hessian(model) if model.is_regularized else None
+        largest = float(np.abs(found.matrix).max(initial=0.0))
+        is_damped = checked != AUTO and np.min(checked) > 0
+        check_curved(largest, type(self).__name__, penalty is not None or is_damped)
         by_layer = resolve_damping(
-            checked, model.layout, lambda: automatic_damping(values.mean(), values[0])
+            checked, model.layout, lambda: _automatic_damping(found.matrix, penalty)
         )
-        permanent += np.diag(damping_vector(by_layer, model.layout))
-        rest = found.matrix + (1 - 1 / found.num_examples) * permanent  # A/n
+        damping = damping_vector(by_layer, model.layout)
         # n A⁻¹, so that its products are in the scale of H⁻¹.
-        self._inverse = tf.constant(_inverted(rest, model.dtype), model.dtype)
+        self._inverse = _inverted(
+            found.matrix, damping, penalty, 1 - 1 / found.num_examples, model.dtype
+        )
+        warn_if_lost(self._inverse, self.engine, dataset, type(self).__name__)
 
     def predict_loss_change(
         self,
@@ -162,16 +163,16 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
 
     def _train_vectors(self, batch: Batch) -> tf.Tensor:
         terms = dense_terms(self.engine, batch)
-        return tf.matmul(terms.rows(self._corrected(terms)).rows(), self._inverse)
+        return self._solved(terms.rows(self._corrected(terms)).rows())
 
     def _query_vectors(self, batch: Batch) -> tf.Tensor:
         return self.query_engine.gradients(batch).materialize()
 
     def _vector_settings(self) -> tuple:
-        return tuple(tf.reduce_sum(self._inverse, axis=0).numpy().tolist())
+        return tuple(tf.reduce_sum(self._inverse.matrix, axis=0).numpy().tolist())
 
     def _query_factors(self, batch: Batch) -> tf.Tensor:
-        return tf.matmul(self._query_vectors(batch), self._inverse)
+        return self._solved(self._query_vectors(batch))
 
     def _scores_of_batch(self, factors: tf.Tensor, batch: Batch) -> tf.Tensor:
         terms = dense_terms(self.engine, batch)
@@ -180,9 +181,9 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
     def _self_scores(self, batch: Batch) -> tf.Tensor:
         if self.query_model is not self.model:
             return super()._self_scores(batch)
-        terms = dense_terms(self.engine, batch)
-        along = tf.linalg.matvec(self._coupling(terms), self._corrected(terms))
-        return tf.reduce_sum(terms.deltas * along, axis=1)
+        terms, dtype = dense_terms(self.engine, batch), self.model.dtype
+        along = tf.linalg.matvec(self._coupling(terms), tf.cast(self._corrected(terms), tf.float64))
+        return tf.cast(tf.reduce_sum(tf.cast(terms.deltas, tf.float64) * along, axis=1), dtype)
 
     def _query_terms(self, batch: Batch) -> tf.Tensor:
         """Return φ, s and S of queries side by side, shape ``(m, r + c + c²)``."""
@@ -196,28 +197,34 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
         terms = dense_terms(self.engine, batch)
         r, c = int(terms.features.shape[1]), int(terms.deltas.shape[1])
         n = self.num_train_examples
-        gradient = self.model.regularization_gradient()
-        pushed = tf.linalg.matvec(self._inverse, gradient) / n  # A⁻¹ ∇R
-        rho = tf.matmul(terms.features, tf.reshape(pushed, (r, c)))
-        rows = gradient + terms.rows(self._corrected(terms, rho)).rows()
-        steps = tf.reshape(tf.matmul(rows, self._inverse) / n, (-1, r, c))
+        gradient = self.model.regularization_gradient()[None]
+        shares = self.model.shares_of_regularization(batch)[:, None]
+        pushed = self._solved(gradient) / n  # A⁻¹ ∇R
+        rho = shares * tf.matmul(terms.features, tf.reshape(pushed, (r, c)))
+        rows = shares * gradient + terms.rows(self._corrected(terms, rho)).rows()
+        steps = tf.reshape(self._solved(rows) / n, (-1, r, c))
         features, deltas, curvature = tf.split(queries, [r, c, c * c], axis=1)
         moved = tf.einsum("mr,brc->mbc", features, steps)
         curvature = tf.reshape(curvature, (-1, c, c))
         slope = deltas[:, None] + tf.matmul(moved, curvature) / 2
         return tf.reduce_sum(moved * slope, axis=2)
 
+    def _solved(self, rows: tf.Tensor) -> tf.Tensor:
+        """Return ``n A⁻¹ v`` for rows ``(b, p)``."""
+        return tf.cast(self._inverse.apply(rows), self.model.dtype)
+
     def _coupling(self, terms: DenseTerms) -> tf.Tensor:
-        """Return n B, shape ``(b, c, c)``."""
+        """Return n B, float64, shape ``(b, c, c)``."""
         r, c = int(terms.features.shape[1]), int(terms.deltas.shape[1])
-        wide = tf.matmul(terms.features, tf.reshape(self._inverse, (r, c * r * c)))
-        return tf.einsum("boaq,ba->boq", tf.reshape(wide, (-1, c, r, c)), terms.features)
+        features = tf.cast(terms.features, tf.float64)
+        wide = tf.matmul(features, tf.reshape(self._inverse.matrix, (r, c * r * c)))
+        return tf.einsum("boaq,ba->boq", tf.reshape(wide, (-1, c, r, c)), features)
 
     def _corrected(self, terms: DenseTerms, rho: tf.Tensor | None = None) -> tf.Tensor:
         """Return t, shape ``(b, c)``, without ρ for a step without ∇R."""
         # The systems are small, and lose digits where the leverage is near one: in float64.
         curvature = tf.cast(terms.curvature, tf.float64)
-        coupling = tf.cast(self._coupling(terms), tf.float64) / self.num_train_examples
+        coupling = self._coupling(terms) / self.num_train_examples
         right = tf.cast(terms.deltas, tf.float64)
         if rho is not None:
             right += tf.linalg.matvec(curvature, tf.cast(rho, tf.float64))
@@ -259,22 +266,27 @@ def _check_layer(engine: GradientEngine, dataset: tf.data.Dataset) -> None:
     raise UnsupportedModelError(message)
 
 
-def _check_memory(p: int) -> None:
-    needed, free = COPIES_NEEDED * 8 * p**2, available_bytes()
-    if free is not None and needed > free:
-        message = (
-            f"The inverse of {p} parameters needs about {human_bytes(needed)} of memory, and "
-            f"{human_bytes(free)} are free. Use FirstOrderInfluenceCalculator with "
-            "ihvp_calculator='ekfac', which needs no matrix."
-        )
-        raise CurvatureSizeError(message)
+def _automatic_damping(curvature: np.ndarray, penalty: np.ndarray | None) -> float:
+    values = np.linalg.eigvalsh(curvature if penalty is None else curvature + penalty)
+    return automatic_damping(float(values.mean()), float(values[0]))
 
 
-def _inverted(matrix: np.ndarray, dtype: tf.DType) -> np.ndarray:
-    """Return the pseudo-inverse of a symmetric matrix, float64."""
-    values, vectors = np.linalg.eigh(matrix)
-    # The softmax leaves directions without curvature, which no gradient has a part in either.
-    cutoff = len(values) * np.finfo(dtype.as_numpy_dtype).eps * np.abs(values).max()
+def _inverted(
+    curvature: np.ndarray,
+    damping: np.ndarray,
+    penalty: np.ndarray | None,
+    share: float,
+    dtype: tf.DType,
+) -> DenseInverse:
+    """Return the inverse of ``C + share · (penalty + damping)``; C ``(p, p)`` is overwritten."""
+    cutoff = rounding_cutoff(curvature, dtype)
+    if penalty is not None:
+        penalty *= share
+        curvature += penalty
+    curvature[np.diag_indices_from(curvature)] += share * damping
+    values, vectors = decided_eigenpairs(
+        *np.linalg.eigh(curvature), share * damping, penalty, cutoff, dtype
+    )
     if values[0] < -cutoff:
         message = (
             f"The curvature has negative eigenvalues, the smallest {values[0]:.3g}: the weights "
@@ -282,5 +294,4 @@ def _inverted(matrix: np.ndarray, dtype: tf.DType) -> np.ndarray:
             "along them. Train further, or pass a larger `damping`."
         )
         warnings.warn(message, CurvatureWarning, stacklevel=3)
-    kept = np.abs(values) > cutoff
-    return (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+    return DenseInverse(values, vectors, values != 0, cutoff)

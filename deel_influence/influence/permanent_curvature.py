@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from ..curvature.regularizer import RegularizerOperator, has_regularizer
+from ..curvature.regularizer import RegularizerOperator
 from ..ihvp.base import InverseHessianVectorProduct
 
 
@@ -24,7 +24,7 @@ class PermanentCurvature:
         model = ihvp.model
         self._damping = tf.constant(ihvp.damping_diagonal(), model.dtype)
         # Strategies without that setting leave the regulariser out of H.
-        included = ihvp.get_config().get("regularizer", False) and has_regularizer(model)
+        included = ihvp.get_config().get("regularizer", False) and model.is_regularized
         self._regularizer = RegularizerOperator(model) if included else None
 
     def apply(self, vectors: tf.Tensor) -> tf.Tensor:

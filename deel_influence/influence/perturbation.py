@@ -246,11 +246,11 @@ class PerturbationInfluenceCalculator:
         Parameters
         ----------
         dataset_to_evaluate, train_set, id_fn, device, verbose
-            As for `influence_blocks`.
+            As for `influence_blocks`; ``train_set`` may hold some of the n examples.
         reduction
-            ``"mean"``: how fast the loss of each query changes when the feature is moved by the
-            same amount in all of n examples, and the model trained again. ``"sum"``: n times that.
-            ``"mean_absolute"``: the mean of the absolute values, which do not cancel out.
+            ``"mean"``: ``(1/n) Σ I(z_i, z)``, how fast the loss of each query changes when the
+            feature is moved by the same amount in all of these examples, and the model trained
+            again on all n. ``"sum"``: n times that. ``"mean_absolute"``: of the absolute values.
         feature_names
             Names of the features of rows ``(f,)``; they ask for a data frame.
 
@@ -270,15 +270,14 @@ class PerturbationInfluenceCalculator:
             check_examples(self.engine, dataset_to_evaluate, "dataset_to_evaluate", None)
         rows, query_ids = [], []
         for ids, blocks in self._passes(dataset_to_evaluate, train_set, id_fn, device, verbose):
-            count, total = 0, np.zeros(())
+            total = np.zeros(())
             for block in blocks:
-                values = block.array
-                values = np.abs(values) if reduction == "mean_absolute" else values
+                values = np.abs(block.array) if reduction == "mean_absolute" else block.array
                 total = total + values.sum(axis=1)
-                count += len(block.train_ids)
-            rows.append(total if reduction == "sum" else total / count)
+            rows.append(total)
             query_ids.append(ids)
-        features = np.concatenate(rows)
+        n = 1 if reduction == "sum" else self.num_train_examples
+        features = np.concatenate(rows) / n
         if feature_names is None:
             return features
         return feature_frame(features, np.concatenate(query_ids), feature_names)

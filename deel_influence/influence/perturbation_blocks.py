@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from ..errors import MissingExtraError, UnsupportedModelError
+from ..errors import UnsupportedModelError
+from ..extras import require
 from ..types import Batch
 from .mixed_derivatives import Values
 
@@ -109,9 +110,5 @@ def feature_frame(
             f"(f,). Received: {len(names)} names for examples of shape {values.shape[1:]}."
         )
         raise ValueError(message)
-    try:
-        import pandas as pd  # noqa: PLC0415 - optional
-    except ImportError as error:
-        message = "`feature_names` needs pandas. Install it: pip install 'deel-influence[report]'."
-        raise MissingExtraError(message) from error
-    return pd.DataFrame(values, index=pd.Index(query_ids, name="query"), columns=names)
+    pandas = require("pandas", "report", "Argument `feature_names` needs")
+    return pandas.DataFrame(values, index=pandas.Index(query_ids, name="query"), columns=names)

@@ -16,7 +16,7 @@ References
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -62,6 +62,7 @@ def conjugate_gradients(
     preconditioner: LinearOperator | None = None,
     tolerance: float = 1e-5,
     max_steps: int = 100,
+    all_steps: bool = False,
     block_size: int = 64,
 ) -> SolveResult:
     """Solve ``A x = b`` for every row b of ``rhs``, A positive definite.
@@ -78,6 +79,8 @@ def conjugate_gradients(
         A right-hand side has converged where ``‖b - A x‖ <= tolerance · ‖b‖``.
     max_steps
         Bound on the steps; each takes one product with every direction of the block.
+    all_steps
+        Whether steps go on past the tolerance, as far as rounding errors allow.
     block_size
         How many right-hand sides are solved together.
 
@@ -97,12 +100,11 @@ def conjugate_gradients(
     rhs = as_rows("rhs", rhs, operator)
     inverse = preconditioner or IdentityOperator(operator.size, operator.dtype)
     blocks = range(0, max(int(rhs.shape[0]), 1), block_size)
-    return SolveResult.join(
-        [
-            _solve_block(operator, rhs[i : i + block_size], inverse, tolerance, max_steps)
-            for i in blocks
-        ]
-    )
+    goal = float(np.finfo(rhs.dtype.as_numpy_dtype).eps) if all_steps else tolerance
+    results = [
+        _solve_block(operator, rhs[i : i + block_size], inverse, goal, max_steps) for i in blocks
+    ]
+    return SolveResult.join([_judged(result, tolerance) for result in results])
 
 
 def _solve_block(
@@ -141,6 +143,13 @@ def _solve_block(
         reason = _why(taken, max_steps)
     solution *= lengths
     return SolveResult(solution, steps, errors, converged, "" if converged.all() else reason)
+
+
+def _judged(result: SolveResult, tolerance: float) -> SolveResult:
+    """Return a result whose convergence is measured by a tolerance."""
+    converged = result.residual_norm <= tolerance
+    reason = "" if converged.all() else result.reason
+    return replace(result, converged=converged, reason=reason)
 
 
 def _why(taken: int, max_steps: int) -> str:

@@ -19,6 +19,7 @@ def lissa(
     num_steps: int = 1000,
     num_repeats: int = 1,
     tolerance: float = 1e-3,
+    all_steps: bool = False,
     full_operator: LinearOperator | None = None,
     seed: int | None = None,
 ) -> SolveResult:
@@ -49,7 +50,7 @@ def lissa(
     tolerance
         Relative residual at which a right-hand side has converged. With a single operator each
         one stops there; with mini-batches all steps are taken, since none of them can tell.
-    full_operator, seed
+    all_steps, full_operator, seed
         As for `preconditioned_neumann`.
 
     Returns
@@ -77,4 +78,4 @@ def lissa(
 
     # In x instead of h, whose first value b is one step from 0: x ← x + (b - (A_t + damping) x)/s.
     step = (1.0 / divisor) * IdentityOperator(system.full.size, system.full.dtype)
-    return fixed_point(system, rhs, step, explain, num_steps, num_repeats, tolerance)
+    return fixed_point(system, rhs, step, explain, num_steps, num_repeats, tolerance, all_steps)

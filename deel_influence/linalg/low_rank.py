@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from .dense_inverse import decided_sums
 from .orthogonal import rounding
 
 
@@ -91,15 +92,16 @@ class LowRank:
         damping
             Added to the eigenvalues.
         rcond
-            Directions with ``|λ + damping| <= rcond · max |λ + damping|`` are dropped too.
+            Eigenvalues of size ``rcond · max |λ|`` and less are rounding: what the damping does
+            not lift above that counts as the damping alone, or is dropped where there is none.
         """
         return self._weighted(vectors, self.inverse_values(damping, rcond))
 
     def inverse_values(self, damping: float = 0.0, rcond: float = 1e-6) -> np.ndarray:
         """Return ``1/(λ + damping)``, 0 where `pseudo_solve` drops a direction, shape ``(r,)``."""
-        shifted = self.values + damping
-        kept = np.abs(shifted) > rcond * np.abs(shifted).max(initial=0.0)
-        return np.where(kept, 1.0 / np.where(kept, shifted, 1.0), 0.0)
+        cutoff = rcond * float(np.abs(self.values).max(initial=0.0))
+        sums = decided_sums(self.values + damping, damping, cutoff)
+        return np.divide(1.0, sums, where=sums != 0, out=np.zeros_like(sums))
 
     def _weighted(self, vectors: tf.Tensor, weights: np.ndarray) -> tf.Tensor:
         left = self.vectors if self.left_vectors is None else self.left_vectors

@@ -124,6 +124,7 @@ def preconditioned_neumann(
     num_steps: int = 200,
     num_repeats: int = 1,
     tolerance: float = 1e-3,
+    all_steps: bool = False,
     full_operator: LinearOperator | None = None,
     seed: int | None = None,
 ) -> SolveResult:
@@ -158,6 +159,8 @@ def preconditioned_neumann(
     tolerance
         Relative residual at which a right-hand side has converged. With a single operator each
         one stops there; with mini-batches all steps are taken, since none of them can tell.
+    all_steps
+        Whether all steps are taken with a single operator too, past the tolerance.
     full_operator
         The operator A, for the final residual; needed with mini-batches.
     seed
@@ -189,7 +192,7 @@ def preconditioned_neumann(
         )
 
     step = ScaledOperator(preconditioner, rate)
-    return fixed_point(system, rhs, step, explain, num_steps, num_repeats, tolerance)
+    return fixed_point(system, rhs, step, explain, num_steps, num_repeats, tolerance, all_steps)
 
 
 def fixed_point(
@@ -200,6 +203,7 @@ def fixed_point(
     num_steps: int,
     num_repeats: int,
     tolerance: float,
+    all_steps: bool,
 ) -> SolveResult:
     """Iterate ``x ← x + S (b - M_t x)`` from 0, for the matrices M_t of a system.
 
@@ -213,7 +217,7 @@ def fixed_point(
         The operator S.
     explain
         Says why a residual may grow; called only if one does.
-    num_steps, num_repeats, tolerance
+    num_steps, num_repeats, tolerance, all_steps
         As in `preconditioned_neumann`.
     """
     rhs = as_rows("rhs", rhs, system.full)
@@ -225,7 +229,9 @@ def fixed_point(
     diverged = np.zeros(len(scale), bool)
     for _ in range(repeats):
         run = _Run(rhs, scale, step)
-        run.iterate(system, num_steps, tolerance)
+        # Of a mini-batch the residual does not tell that of the whole.
+        goal = tolerance if system.is_single and not all_steps else None
+        run.iterate(system, num_steps, goal)
         solution += run.solution() / repeats
         steps, diverged = steps + run.steps, diverged | run.diverged
     residual = relative_residuals(rhs, system.full.apply(solution))
@@ -254,13 +260,14 @@ class _Run:
         self._iterate = step.apply(rhs)
         self._finished: list[tuple[np.ndarray, tf.Tensor]] = []
 
-    def iterate(self, system: DampedSystem, num_steps: int, tolerance: float) -> None:
+    def iterate(self, system: DampedSystem, num_steps: int, goal: float | None) -> None:
+        """Take the steps; a right-hand side leaves at the relative residual ``goal``, if any."""
         for number in range(1, num_steps):
             residual = self._rhs - system.draw().apply(self._iterate)
             norms = _norms(residual)
             # NaN compares as false and so counts as diverged.
             diverged = ~(norms <= DIVERGED * self._scale)
-            done = norms <= tolerance * self._scale if system.is_single else np.zeros_like(diverged)
+            done = np.zeros_like(diverged) if goal is None else norms <= goal * self._scale
             self.diverged[self._rows] = diverged
             if (done | diverged).any():
                 residual = self._finish(done | diverged, number, residual)

@@ -21,6 +21,7 @@ from .copies import (
     first_line,
     weights_digest,
 )
+from .finite import check_finite_weights
 from .influence_model import BaseInfluenceModel, check_influence_model
 
 
@@ -239,6 +240,7 @@ class CopiedCheckpoints(Checkpoints):
             return
         self._loaded = None  # what a failure leaves behind is none of them
         source.assign_to(self.model.model)
+        check_finite_weights(self.model.model)
         self._loaded = t
 
     def verify(self, batch: Batch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import keras
@@ -30,27 +30,6 @@ REMEDY = (
 )
 
 
-def rewrapped(
-    model: BaseInfluenceModel, keras_model: keras.Model, weights: Sequence[keras.Variable]
-) -> BaseInfluenceModel:
-    """Return another Keras model, or other watched weights, with the same loss and settings.
-
-    Parameters
-    ----------
-    model
-        Gives the loss and how batches are read.
-    keras_model
-        The model to wrap.
-    weights
-        The variables of ``keras_model`` to watch.
-    """
-    loss = model.loss_function
-    process = model.process_batch_for_loss_fn
-    result = BaseInfluenceModel(keras_model, list(weights), loss.loss, process, loss.over_positions)
-    result.loss_function = loss  # with the loss weights of several outputs
-    return result
-
-
 def copied(model: BaseInfluenceModel, build: BuildFunction | None = None) -> BaseInfluenceModel:
     """Return a copy of a wrapped model that shares no variable with it.
 
@@ -73,7 +52,7 @@ def copied(model: BaseInfluenceModel, build: BuildFunction | None = None) -> Bas
         copy.optimizer = None  # no weight file need fit it
     assign_weights(copy, original)
     places = {id(v): place for place, v in enumerate(original.weights)}
-    return rewrapped(model, copy, [copy.weights[places[id(v)]] for v in model.weights])
+    return model.rewrapped(copy, [copy.weights[places[id(v)]] for v in model.weights])
 
 
 def assign_weights(target: keras.Model, source: keras.Model) -> None:

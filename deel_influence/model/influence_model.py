@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 import keras
@@ -12,7 +12,19 @@ import tensorflow as tf
 from ..backend import check_backend
 from ..errors import IgnoredTermWarning, UnsupportedModelError
 from ..types import Batch, BatchProcessor, ProcessedBatch
+from .class_weight import with_class_weight
 from .losses import PerExampleLoss
+from .objective import (
+    AUTO,
+    Penalty,
+    compiled_loss,
+    compiled_loss_weights,
+    divides_by_weights,
+    doubts_of_regularizer,
+    penalties,
+    training_terms,
+    warn_of_own_training,
+)
 from .parameters import ParameterLayout
 from .selection import LayerKey, resolve_variables, select_weights
 
@@ -61,6 +73,16 @@ class BaseInfluenceModel:
         Turns what the dataset yields into ``(inputs, targets, sample_weight or None)``.
     loss_over_positions
         ``"sum"`` (default) or ``"mean"`` over loss axes beyond the batch, such as time or pixels.
+    class_weight
+        What `fit` was given as ``class_weight``: factors of the losses by class, of one output.
+        They count in the training objective and for training examples, not for queries.
+    weight_decay
+        The factor λ of a term ``λ/2 ‖θ‖²`` of R over all trainable weights. ``"auto"`` takes the
+        weight decay of the optimizer where it is such a term, which is that of SGD; others are
+        left out with a warning.
+    regularizer_weight
+        What R counts beside the mean of the losses. None takes 1, as under the default reduction
+        of Keras's losses, and warns where another reduction, or positions, make it another number.
 
     Raises
     ------
@@ -68,6 +90,12 @@ class BaseInfluenceModel:
         If there is no loss at all.
     UnsupportedModelError
         If the model is not built, or a variable is not a trainable one of the model.
+
+    Warns
+    -----
+    IgnoredTermWarning
+        If the model was compiled with a loss that its own ``compute_loss`` or ``train_step`` may
+        not keep to; and where R is needed, for what has no place in it.
     """
 
     def __init__(
@@ -77,6 +105,10 @@ class BaseInfluenceModel:
         loss_function: Any = None,
         process_batch_for_loss_fn: BatchProcessor = default_process_batch,
         loss_over_positions: str = "sum",
+        *,
+        class_weight: Mapping[int, float] | None = None,
+        weight_decay: float | str = AUTO,
+        regularizer_weight: float | None = None,
     ) -> None:
         _check_model(model)
         self.model = model
@@ -86,13 +118,59 @@ class BaseInfluenceModel:
         self.layout = ParameterLayout(self.weights)
         loss_weights = None
         if loss_function is None:
-            loss_function = getattr(model, "loss", None)
-            loss_weights = _compiled_loss_weights(model)
+            loss_function = compiled_loss(model)
+            loss_weights = compiled_loss_weights(model)
+            warn_of_own_training(model)
         names = getattr(model, "output_names", None)
         self.loss_function = PerExampleLoss(loss_function, loss_weights, loss_over_positions, names)
-        self.process_batch_for_loss_fn = process_batch_for_loss_fn
+        self.class_weight = class_weight
+        self.unweighted_process = process_batch_for_loss_fn
+        self.process_batch_for_loss_fn = with_class_weight(process_batch_for_loss_fn, class_weight)
+        self.terms = training_terms(model, self.weights, weight_decay, regularizer_weight)
         self._resources: dict[Hashable, Any] = {}
-        self._warned_of_call_losses = False
+        self._told: set[str] = set()
+
+    def __repr__(self) -> str:
+        """Tell the model, the watched layers and the loss."""
+        watched = ", ".join(block.name for block in self.layout.blocks)
+        return (
+            f"<{type(self).__name__} of {self.model.name!r}: {self.nb_params} parameters of "
+            f"{watched} watched, {self.loss_function.description}>"
+        )
+
+    def rewrapped(
+        self,
+        model: keras.Model | None = None,
+        weights: Any = None,
+        loss_function: PerExampleLoss | None = None,
+        process: BatchProcessor | None = None,
+    ) -> BaseInfluenceModel:
+        """Return another model, other weights, or another loss, wrapped with the same settings.
+
+        Parameters
+        ----------
+        model
+            A Keras model of the same form; None takes this one.
+        weights
+            Its variables to watch; None takes those of this one.
+        loss_function
+            None takes the loss of this one.
+        process
+            How batches are read; None takes that of this one.
+        """
+        result = object.__new__(BaseInfluenceModel)
+        vars(result).update(vars(self))
+        result.model = self.model if model is None else model
+        result.weights = resolve_variables(
+            result.model, self.weights if weights is None else weights
+        )
+        result.layout = ParameterLayout(result.weights)
+        result.loss_function = loss_function or self.loss_function
+        if process is not None:
+            result.class_weight, result.unweighted_process = None, process
+            result.process_batch_for_loss_fn = process
+        result._resources, result._told = {}, set()
+        return result
 
     @property
     def nb_params(self) -> int:
@@ -108,7 +186,7 @@ class BaseInfluenceModel:
     @property
     def input_rank(self) -> int | None:
         """The rank of the model's input, batch axis included, where one tensor is its input."""
-        if self.process_batch_for_loss_fn is not default_process_batch:
+        if self.unweighted_process is not default_process_batch:
             return None
         inputs = getattr(self.model, "inputs", None) or []
         # Keras gives inputs (b,) their missing axis of size one, so that their rank tells nothing.
@@ -142,10 +220,30 @@ class BaseInfluenceModel:
         losses = self.loss_function(targets, outputs, sample_weight)
         return tf.cast(losses, self.dtype)
 
+    @property
+    def is_regularized(self) -> bool:
+        """Whether R has a part in the watched variables: a regulariser, or weight decay.
+
+        Warns
+        -----
+        IgnoredTermWarning
+            If training had something beside the losses that has no place in R; said once.
+        """
+        doubts = doubts_of_regularizer(self.model, self.loss_function, self.terms)
+        for message in [*self.terms.ignored, *(doubts if self._penalties else [])]:
+            self._tell(message)
+        return bool(self._penalties) and self.terms.weight > 0
+
     def regularization(self) -> tf.Tensor:
-        """Return ``R(θ)``, a scalar: the regularisers of the watched variables."""
-        terms = [v.regularizer(v.value) for v in self.weights if v.regularizer is not None]
-        return tf.add_n([tf.cast(t, self.dtype) for t in terms]) if terms else self._zero()
+        """Return ``R(θ)``, a scalar: regularisers and weight decay of the watched variables."""
+        if not self.is_regularized:
+            return tf.zeros((), self.dtype)
+        terms = [tf.cast(term(v.value), self.dtype) for v, term in self._penalties]
+        return self.terms.weight * tf.add_n(terms)
+
+    @property
+    def _penalties(self) -> list[Penalty]:
+        return penalties(self.model, self.weights, self.terms)
 
     def regularization_gradient(self) -> tf.Tensor:
         """Return ``∇R(θ)``, shape ``(p,)``."""
@@ -155,6 +253,19 @@ class BaseInfluenceModel:
             penalty = self.regularization()
         gradients = tape.gradient(penalty, values, unconnected_gradients="zero")
         return self.layout.flatten([tf.cast(g, self.dtype) for g in gradients])
+
+    def shares_of_regularization(self, batch: Batch) -> tf.Tensor:
+        """Return what goes of R with each example of a batch, in units of R/n, shape ``(b,)``.
+
+        That is 1, or where Keras divided by the sum of the sample weights, these over their mean.
+        """
+        _, targets, sample_weight = self.process_batch_for_loss_fn(batch)
+        if sample_weight is None or not divides_by_weights(self.model, self.loss_function):
+            return tf.ones(tf.shape(tf.nest.flatten(targets)[0])[:1], self.dtype)
+        parts = [tf.cast(part, self.dtype) for part in tf.nest.flatten(sample_weight)]
+        reduce = {"sum": tf.reduce_sum, "mean": tf.reduce_mean}[self.loss_function.over_positions]
+        rows = [reduce(tf.reshape(part, (tf.shape(part)[0], -1)), axis=1) for part in parts]
+        return tf.add_n(rows) / (len(rows) * self.terms.weight)
 
     def batch_loss_tensor(self, batch: Batch) -> tf.Tensor:
         """Return the losses ``(b,)`` of a batch (the name of Influenciae)."""
@@ -190,22 +301,21 @@ class BaseInfluenceModel:
             self._resources[key] = make()
         return self._resources[key]
 
-    def _zero(self) -> tf.Tensor:
-        return tf.zeros((), self.dtype)
+    def _tell(self, message: str) -> None:
+        """Warn of a term that is left out, once for each model."""
+        if message not in self._told:
+            self._told.add(message)
+            warnings.warn(message, IgnoredTermWarning, stacklevel=3)
 
     def _warn_of_call_losses(self) -> None:
         """Say once that losses added in a call (activity regularisers) are not part of R."""
-        if self._warned_of_call_losses:
-            return
         regularised = sum(v.regularizer is not None for v in self.model.trainable_variables)
         if len(self.model.losses) > regularised:
-            self._warned_of_call_losses = True
-            message = (
+            self._tell(
                 "The model adds losses in its call (activity regularisers or add_loss). They "
                 "belong to a whole batch, not to an example or to the weights, so that "
                 "attribution leaves them out."
             )
-            warnings.warn(message, IgnoredTermWarning, stacklevel=3)
 
 
 class InfluenceModel(BaseInfluenceModel):
@@ -216,11 +326,14 @@ class InfluenceModel(BaseInfluenceModel):
     model
         A built Keras model.
     start_layer
-        Name or index of the first watched layer; None means the last layer with weights. Layers
-        of nested models are found by name.
+        Name or index of the first watched layer. None means the last layer with weights to run
+        that the loss depends on, within a nested model if that is the last. Layers of nested
+        models are found by name.
     last_layer
         Name or index of the last watched layer; None means ``start_layer`` alone.
     loss_function, process_batch_for_loss_fn, loss_over_positions
+        As for `BaseInfluenceModel`.
+    class_weight, weight_decay, regularizer_weight
         As for `BaseInfluenceModel`.
 
     Examples
@@ -241,14 +354,21 @@ class InfluenceModel(BaseInfluenceModel):
         loss_function: Any = None,
         process_batch_for_loss_fn: BatchProcessor = default_process_batch,
         loss_over_positions: str = "sum",
+        *,
+        class_weight: Mapping[int, float] | None = None,
+        weight_decay: float | str = AUTO,
+        regularizer_weight: float | None = None,
     ) -> None:
         _check_model(model)
         super().__init__(
             model,
-            select_weights(model, start_layer, last_layer),
+            select_weights(model, start_layer, last_layer, loss_function or compiled_loss(model)),
             loss_function,
             process_batch_for_loss_fn,
             loss_over_positions,
+            class_weight=class_weight,
+            weight_decay=weight_decay,
+            regularizer_weight=regularizer_weight,
         )
 
 
@@ -266,24 +386,6 @@ def check_influence_model(model: Any) -> None:
             f"{type(model).__name__}. Wrap the Keras model: InfluenceModel(model)."
         )
         raise TypeError(message)
-
-
-def _compiled_loss_weights(model: keras.Model) -> Any:
-    """Return the loss weights of a compiled model, or None."""
-    if not getattr(model, "loss", None):
-        return None
-    try:
-        return model.get_compile_config().get("loss_weights")
-    except (TypeError, NotImplementedError) as error:
-        # Keras can only tell them together with loss and optimizer, which it cannot write down.
-        message = (
-            "The model is compiled with a loss, an optimizer or a schedule that Keras cannot "
-            f"serialise ({str(error)[:100]}), so that its loss weights cannot be read; they are "
-            "taken as one. Give it a get_config method, register a function with "
-            "keras.saving.register_keras_serializable, or pass `loss_function=`."
-        )
-        warnings.warn(message, IgnoredTermWarning, stacklevel=3)
-        return None
 
 
 def _check_model(model: Any) -> None:

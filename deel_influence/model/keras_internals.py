@@ -25,6 +25,15 @@ def copy_keras_mask(source: tf.Tensor, target: tf.Tensor) -> None:
         target._keras_mask = mask
 
 
+def is_decayed(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> bool:
+    """Tell whether the weight decay of an optimizer reaches a variable.
+
+    `Optimizer.exclude_from_weight_decay` writes what has no public reader. Keras asks it with the
+    variable of TensorFlow, and so with other names and identities than it was told.
+    """
+    return bool(optimizer._use_weight_decay(variable.value))
+
+
 def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Return the model and every layer inside it, however deeply nested, each once.
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..errors import LabelError, MissingLossError
+from ..errors import LabelError, LossShapeError, MissingLossError
 from ..utils.running import reason_of
 from .keras_internals import keras_mask
 
@@ -25,10 +25,18 @@ class PerExampleLoss:
         Factors of the losses of several outputs, in the same structure; None means one each.
     over_positions
         ``"sum"`` or ``"mean"``: what becomes of loss axes beyond the batch (time, pixels).
-        Positions that Keras masks are left out of either.
+        Positions that Keras masks, in the outputs or in the loss (``ignore_class``), are left out
+        of either.
     output_names
         Names of the outputs, by which dicts of losses, weights and targets refer to them where
         the model returns a list.
+    argument
+        What messages call the loss.
+
+    Attributes
+    ----------
+    has_positions, has_masked_positions
+        Whether loss values with axes beyond the batch were met so far, and masks of them.
     """
 
     def __init__(
@@ -37,6 +45,7 @@ class PerExampleLoss:
         loss_weights: Any = None,
         over_positions: str = "sum",
         output_names: Sequence[str] | None = None,
+        argument: str = "loss_function",
     ) -> None:
         if over_positions not in ("sum", "mean"):
             message = (
@@ -48,6 +57,16 @@ class PerExampleLoss:
         self.loss_weights = loss_weights
         self.over_positions = over_positions
         self.output_names = list(output_names or [])
+        self.argument = argument
+        self.has_positions = False
+        self.has_masked_positions = False
+
+    @property
+    def description(self) -> str:
+        """What messages call the loss: what it stands for, and its name or names."""
+        names = sorted({_name(part) for part in tf.nest.flatten(self.loss) if part is not None})
+        what = "loss" if self.argument == "loss_function" else self.argument
+        return f"{what} {', '.join(names)}"
 
     def __call__(self, targets: Any, outputs: Any, sample_weight: Any = None) -> tf.Tensor:
         """Return the losses ``(b,)``, in the outputs' dtype or float32, whichever is wider."""
@@ -55,7 +74,7 @@ class PerExampleLoss:
         if self.loss_weights is None and not any(_is_nest(part) for part in nests):
             return self._one_output(self.loss, targets, outputs, sample_weight)
         total = None
-        for loss, weight, target, output, importance in self._per_output(
+        for loss, weight, target, output, importance in self.per_output(
             targets, outputs, sample_weight
         ):
             values = self._one_output(loss, target, output, importance)
@@ -63,14 +82,20 @@ class PerExampleLoss:
             total = values if total is None else total + values
         if total is None:
             message = (
-                "Argument `loss_function` must give a loss to at least one output of the model. "
+                f"Argument `{self.argument}` must give a loss to at least one output of the model. "
                 f"Received: {self.loss!r}."
             )
             raise MissingLossError(message)
         return total
 
-    def _per_output(self, targets: Any, outputs: Any, sample_weight: Any) -> list[tuple]:
-        """Line up loss, weight, target, output and sample weight of each output with a loss."""
+    def per_output(self, targets: Any, outputs: Any, sample_weight: Any) -> list[tuple]:
+        """Line up loss, weight, target, output and sample weight of each output with a loss.
+
+        Parameters
+        ----------
+        targets, outputs, sample_weight
+            Those of a batch, in any nest.
+        """
         if isinstance(outputs, dict):
             keys = list(outputs)
             given = [outputs[key] for key in keys]
@@ -94,28 +119,43 @@ class PerExampleLoss:
         if output.dtype in (tf.float16, tf.bfloat16):
             output = tf.cast(output, tf.float32)
         values = _raw_values(loss, target, output)
-        return self._reduce(values, output, sample_weight, mask)
+        self._check_shape(values, output)
+        return self._reduce(values, output, sample_weight, [mask, keras_mask(values)])
+
+    def _check_shape(self, values: tf.Tensor, output: tf.Tensor) -> None:
+        """Refuse loss values that cannot be those of single examples."""
+        size = output.shape[0] if output.shape.rank else None
+        if values.shape.rank == 0:
+            found, remedy = "a scalar, already reduced over the batch", 'with reduction="none"'
+        elif size is not None and values.shape[0] not in (None, size):
+            found = f"shape {tuple(values.shape)} for a batch of {size}"
+            remedy = "so that axes beyond the first alone are reduced"
+        else:
+            return
+        message = (
+            f"Argument `{self.argument}` must return one number per example, shape (b,) or more "
+            f"axes. Received: a function that returns {found}. Pass a Keras loss object, or build "
+            f"yours {remedy}."
+        )
+        raise LossShapeError(message)
 
     def _reduce(
-        self, values: tf.Tensor, output: tf.Tensor, sample_weight: Any, mask: Any
+        self, values: tf.Tensor, output: tf.Tensor, sample_weight: Any, masks: Sequence[Any]
     ) -> tf.Tensor:
         """Weigh, mask and add up loss values ``(b, ...)`` into ``(b,)``."""
-        if values.shape.rank == 0:
-            message = (
-                "Argument `loss_function` must return one loss per example, shape (b,) or more "
-                "axes. Received: a function that returns a scalar, already reduced over the "
-                'batch. Pass a Keras loss object, or build yours with reduction="none".'
-            )
-            raise ValueError(message)
         counted = None
-        if mask is not None:
-            counted = _match_rank(tf.cast(mask, values.dtype), values)
-            values = values * counted
+        for mask in masks:
+            if mask is not None:
+                factor = _match_rank(tf.cast(mask, values.dtype), values)
+                values = values * factor
+                counted = factor if counted is None else counted * factor
         if sample_weight is not None:
             weights = tf.cast(tf.convert_to_tensor(sample_weight), values.dtype)
             values = values * _match_rank(weights, values)
         if values.shape.rank == 1:
             return values
+        self.has_positions = True
+        self.has_masked_positions |= counted is not None
         if counted is not None:
             counted = tf.reshape(counted * tf.ones_like(values), (tf.shape(output)[0], -1))
         values = tf.reshape(values, (tf.shape(output)[0], -1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias
 
@@ -13,6 +12,8 @@ import tensorflow as tf
 from ..errors import UnsupportedModelError
 from ..types import Batch, ProcessedBatch
 from .influence_model import BaseInfluenceModel
+from .logit_reading import seems_from_logits, told_from_logits
+from .losses import PerExampleLoss
 
 Measurement: TypeAlias = str | Callable[[Any, Any], tf.Tensor] | None
 """``"loss"`` or None, ``"margin"``, ``"logit"``, or ``measurement(targets, outputs) -> (b,)``."""
@@ -45,7 +46,11 @@ def measured_model(model: BaseInfluenceModel, measurement: Measurement) -> BaseI
         each example.
     """
     if measurement is None or (isinstance(measurement, str) and measurement == "loss"):
-        return model
+        if model.class_weight is None:
+            return model
+        # The weights of classes belong to the training, and not to the loss of a query.
+        unweighted = model.unweighted_process
+        return model.resource("unweighted", lambda: model.rewrapped(process=unweighted))
     function = _function_of(model, measurement)
 
     def without_weights(batch: Batch) -> ProcessedBatch:
@@ -54,8 +59,8 @@ def measured_model(model: BaseInfluenceModel, measurement: Measurement) -> BaseI
 
     def make() -> BaseInfluenceModel:
         over_positions = model.loss_function.over_positions
-        weights = list(model.weights)
-        return BaseInfluenceModel(model.model, weights, function, without_weights, over_positions)
+        measured = PerExampleLoss(function, None, over_positions, argument="measurement")
+        return model.rewrapped(loss_function=measured, process=without_weights)
 
     # What is kept holds the measurement, so that no other object gets its id.
     key = measurement if isinstance(measurement, Hashable) else id(measurement)
@@ -65,15 +70,15 @@ def measured_model(model: BaseInfluenceModel, measurement: Measurement) -> BaseI
 def gives_logits(model: BaseInfluenceModel) -> bool:
     """Tell whether the model's outputs are logits rather than probabilities.
 
-    The loss says so where it has a ``from_logits``; else the last layer's activation does.
+    The loss says so where it has a ``from_logits``, or shows it on one output; else the activation
+    of the last layer does.
     """
     loss = model.loss_function.loss
-    told = getattr(loss, "from_logits", None)
-    if told is None and inspect.isfunction(loss):
-        parameter = inspect.signature(loss).parameters.get("from_logits")
-        told = None if parameter is None else parameter.default
+    told = told_from_logits(loss)
+    if told is None and tuple(getattr(model.model, "output_shape", None) or ())[-1:] == (1,):
+        told = seems_from_logits(loss)
     if told is not None:
-        return bool(told)
+        return told
     last = model.model.layers[-1] if model.model.layers else None
     activation = getattr(last, "activation", None)
     probable = (keras.activations.softmax, keras.activations.sigmoid)
@@ -152,9 +157,7 @@ def is_binary_loss(loss: Any) -> bool:
 
 def knows_logits(loss: Any) -> bool:
     """Tell whether a loss can be told that it gets logits, as those of classifiers can."""
-    if inspect.isfunction(loss):
-        return "from_logits" in inspect.signature(loss).parameters
-    return getattr(loss, "from_logits", None) is not None
+    return told_from_logits(loss) is not None
 
 
 def _check_classifier(model: BaseInfluenceModel) -> None:

@@ -9,13 +9,14 @@ import keras
 import tensorflow as tf
 
 from ..errors import UnknownLayerError, UnsupportedModelError
+from .default_layer import default_layer
 from .keras_internals import all_layers
 
 LayerKey = str | int | None
 
 
 def select_weights(
-    model: keras.Model, start_layer: LayerKey, last_layer: LayerKey
+    model: keras.Model, start_layer: LayerKey, last_layer: LayerKey, loss: Any = None
 ) -> list[keras.Variable]:
     """Return the trainable variables from ``start_layer`` to ``last_layer``.
 
@@ -24,9 +25,12 @@ def select_weights(
     model
         The model; layers of nested models are found by name.
     start_layer
-        Name or index; None means the last layer that has trainable weights.
+        Name or index; None means the last layer with trainable weights to run.
     last_layer
         Name or index in the same (nested) model; None means ``start_layer`` alone.
+    loss
+        The loss, or losses by output: for None, only layers count that an output with a loss
+        depends on.
 
     Raises
     ------
@@ -36,7 +40,7 @@ def select_weights(
         If what was selected has no trainable weights.
     """
     if start_layer is None:
-        siblings, start = model.layers, _last_with_weights(model)
+        siblings, start = default_layer(model, loss)
     else:
         siblings, start = _locate(model, start_layer, "start_layer")
     stop = start
@@ -68,7 +72,7 @@ def select_weights(
 
 
 def find_layer(model: keras.Model, key: LayerKey, argument: str = "layer") -> keras.layers.Layer:
-    """Return the layer with that name or index; None means the last that has trainable weights.
+    """Return the layer with that name or index; None means the last with weights to run.
 
     Raises
     ------
@@ -76,7 +80,8 @@ def find_layer(model: keras.Model, key: LayerKey, argument: str = "layer") -> ke
         If it is not there.
     """
     if key is None:
-        return model.layers[_last_with_weights(model)]
+        layers, index = default_layer(model)
+        return layers[index]
     layers, index = _locate(model, key, argument)
     return layers[index]
 
@@ -109,20 +114,28 @@ def resolve_variables(model: keras.Model, weights: Any) -> list[keras.Variable]:
     return unique(chosen)
 
 
+def check_watched(model: keras.Model, weights: Iterable[keras.Variable]) -> None:
+    """Refuse watched weights that the model has lost.
+
+    Raises
+    ------
+    UnsupportedModelError
+        Names the first.
+    """
+    present = {id(v) for v in model.weights}
+    lost = next((v for v in weights if id(v) not in present), None)
+    if lost is not None:
+        message = (
+            "The watched weights must be weights of the model. Received: "
+            f"{lost.path!r}, which was one when the model was wrapped, before `quantize()` or "
+            "another change of its layers. Wrap the model again: InfluenceModel(model)."
+        )
+        raise UnsupportedModelError(message)
+
+
 def unique(variables: Iterable[keras.Variable]) -> list[keras.Variable]:
     """Drop repeated variables (shared layers), keeping the order."""
     return list({id(v): v for v in variables}.values())
-
-
-def _last_with_weights(model: keras.Model) -> int:
-    for index in reversed(range(len(model.layers))):
-        if model.layers[index].trainable_variables:
-            return index
-    message = (
-        "The model must have a layer with trainable weights. Received: a model without; are its "
-        "layers frozen (layer.trainable = False)?"
-    )
-    raise UnsupportedModelError(message)
 
 
 def _locate(

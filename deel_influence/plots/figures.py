@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingExtraError
+from ..extras import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +26,7 @@ def new_figure(width: float, height: float) -> Figure:
     MissingExtraError
         If Matplotlib is not installed.
     """
-    return require("matplotlib.figure").Figure(
+    return matplotlib_module("figure").Figure(
         (width, height), dpi=_DOTS_PER_INCH, layout="constrained"
     )
 
@@ -47,7 +46,7 @@ def finish(figure: Figure, save_path: str | os.PathLike[str] | None, show: bool)
     if save_path is not None:
         figure.savefig(save_path)
     if show:
-        pyplot = require("matplotlib.pyplot")
+        pyplot = matplotlib_module("pyplot")
         # A figure gets a window from pyplot when pyplot makes it; here it "makes" this one.
         shown = pyplot.figure(FigureClass=lambda *_args, **_settings: figure)
         pyplot.show(block=True)
@@ -55,23 +54,12 @@ def finish(figure: Figure, save_path: str | os.PathLike[str] | None, show: bool)
     return figure
 
 
-def require(module_name: str) -> Any:
-    """Import and return a module of Matplotlib.
+def matplotlib_module(name: str) -> Any:
+    """Import and return ``matplotlib.NAME``; pyplot, for one, looks for a display.
 
     Raises
     ------
     MissingExtraError
         If Matplotlib is not installed.
     """
-    # Imported when it is needed: the library works without, and pyplot looks for a display.
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # A package that is there but lacks a part of itself is broken, not missing.
-        if error.name != "matplotlib":
-            raise
-        message = (
-            "Plots need the package 'matplotlib', which is not installed. "
-            'Install it with: pip install "deel-influence[report]"'
-        )
-        raise MissingExtraError(message) from error
+    return require(f"matplotlib.{name}", "report", "Plots need")

@@ -11,7 +11,7 @@ import numpy as np
 from ..report.formatting import format_number
 from .colours import signed_colours
 from .examples import Examples, label_text, read_examples
-from .figures import finish, new_figure, require
+from .figures import finish, matplotlib_module, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,7 +106,7 @@ def _draw_table(heads: list[str], cells: list[list[str]], colours: np.ndarray) -
     figure = new_figure(_CELL_WIDTH * len(heads), _CELL_HEIGHT * (len(cells) + 1))
     axes = figure.add_subplot()
     axes.set_axis_off()
-    whole = require("matplotlib.transforms").Bbox.from_bounds(0, 0, 1, 1)
+    whole = matplotlib_module("transforms").Bbox.from_bounds(0, 0, 1, 1)
     table = axes.table(cells, colours.tolist(), colLabels=heads, bbox=whole)
     for cell in table.get_celld().values():
         # A dollar sign in a name is no formula.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from deel_influence.errors import LabelError
+
+from ..model.logit_reading import only_loss, seems_from_logits, told_from_logits
 
 # Parts of the names of losses whose single output is a value rather than a class.
 _VALUE_LOSSES = (
@@ -26,7 +27,9 @@ _VALUE_LOSSES = (
 )
 
 
-def read_labels(targets: Any, outputs: Any, loss: Any) -> tuple[np.ndarray, np.ndarray]:
+def read_labels(
+    targets: Any, outputs: Any, loss: Any, from_logits: bool | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Reduce the targets and the outputs of a batch to one number each per example.
 
     Several outputs are the scores of classes, and the largest is predicted. A single output is
@@ -40,7 +43,9 @@ def read_labels(targets: Any, outputs: Any, loss: Any) -> tuple[np.ndarray, np.n
     outputs
         Model outputs, shape ``(b, c)``, ``(b, 1)`` or ``(b,)``.
     loss
-        The Keras loss, or the callable, that compares the two.
+        The Keras loss, or the callable, that compares the two, or a list or dict of one.
+    from_logits
+        Whether a single output is a logit; None asks the loss.
 
     Returns
     -------
@@ -53,10 +58,15 @@ def read_labels(targets: Any, outputs: Any, loss: Any) -> tuple[np.ndarray, np.n
         If there is not one label per example.
     """
     targets, outputs = _rows(targets, "labels"), _rows(outputs, "outputs")
+    loss = only_loss(loss)
     if outputs.ndim == 1 and targets.ndim == 1:
         if not _are_classes(targets, loss):
             return targets.astype(np.float64), outputs.astype(np.float64)
-        threshold = 0.0 if _from_logits(loss) else 0.5
+        if from_logits is None:
+            from_logits = told_from_logits(loss)
+        if from_logits is None:
+            from_logits = seems_from_logits(loss)
+        threshold = 0.0 if from_logits else 0.5
         labels = np.rint(targets).astype(np.int64)
         return labels, (outputs > threshold).astype(np.int64)
     if outputs.ndim == 2 and targets.ndim == 1 and np.array_equal(targets, np.rint(targets)):
@@ -95,7 +105,9 @@ def _are_classes(targets: np.ndarray, loss: Any) -> bool:
         return True
     if any(part in name for part in _VALUE_LOSSES):
         return False
-    return targets.dtype.kind in "biu"
+    return targets.dtype.kind in "biu" or (
+        seems_from_logits(loss) is not None and bool(np.all(np.isin(targets, (0, 1))))
+    )
 
 
 def _are_distributions(targets: np.ndarray) -> bool:
@@ -104,9 +116,6 @@ def _are_distributions(targets: np.ndarray) -> bool:
 
 def _loss_name(loss: Any) -> str:
     # The class, because the name of a loss object is free text.
+    loss = getattr(loss, "func", loss)  # of a partial
     name = getattr(loss, "__name__", None) or type(loss).__name__
     return name.lower().replace("_", "")
-
-
-def _from_logits(loss: Any) -> bool:
-    return isinstance(loss, keras.losses.Loss) and bool(loss.get_config().get("from_logits"))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deel_influence.extras import require
 from deel_influence.utils.datasets import check_dataset, check_fixed_order
 
 from .charts import FRAME, draw_curve, draw_histogram
@@ -24,7 +25,6 @@ from .examples import (
     is_classification,
     label_text,
 )
-from .extras import require
 from .files import replacing
 from .formatting import format_number, format_share
 from .samples import read_samples
@@ -83,7 +83,7 @@ def write_report(
     ValueError
         If the names do not fit the labels or features, or the dataset is another one.
     """
-    jinja2 = require("jinja2")
+    jinja2 = require("jinja2", "report", "Reports need")
     check_dataset(dataset)
     check_fixed_order(dataset)
     positions = triage.most_suspicious(top)

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from deel_influence.errors import DataSourceError, NonFiniteError
+from deel_influence.extras import require
 from deel_influence.model.influence_model import BaseInfluenceModel
 from deel_influence.types import Batch, Verbosity
 from deel_influence.utils.kernels import Kernel
 
-from .extras import require
 from .files import replacing
 from .labels import read_labels
 
@@ -94,7 +94,7 @@ class Triage:
 
     def to_pandas(self) -> Any:
         """Return a data frame with the columns id, label, predicted, loss, score and rank."""
-        return require("pandas").DataFrame(self._columns())
+        return require("pandas", "report", "Data frames need").DataFrame(self._columns())
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` to a Parquet file, whole or not at all."""

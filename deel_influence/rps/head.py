@@ -175,15 +175,7 @@ def _watching(model: BaseInfluenceModel, layer: keras.layers.Dense) -> BaseInflu
     if [id(v) for v in model.weights] == [id(v) for v in variables]:
         return model
 
-    def make() -> BaseInfluenceModel:
-        loss = model.loss_function
-        watching = BaseInfluenceModel(
-            model.model, variables, loss.loss, model.process_batch_for_loss_fn, loss.over_positions
-        )
-        watching.loss_function = loss  # with the loss weights of a compiled model
-        return watching
-
-    return model.resource(("head", id(layer)), make)
+    return model.resource(("head", id(layer)), lambda: model.rewrapped(weights=variables))
 
 
 def _unsupported(received: str) -> UnsupportedModelError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -24,6 +26,36 @@ from .likelihood import LogitLoss
 from .refit import HeadObjective, Part, Refit, refit
 
 
+@dataclass(frozen=True)
+class _FittedHead:
+    """A head at the minimum of its regularised loss.
+
+    Attributes
+    ----------
+    loss
+        The loss and the targets.
+    fit
+        Its weights, and how well they are fitted.
+    regularization, num_examples
+        λ and n.
+    """
+
+    loss: LogitLoss
+    fit: Refit
+    regularization: float
+    num_examples: int
+
+    def alpha(self, batch: Batch, features: tf.Tensor) -> tf.Tensor:
+        """Return ``-(1 / (2λn)) ∂ℓ_i/∂logits_i``, float64, shape ``(b, c)``; traceable.
+
+        It is a small difference divided by a small number, which float32 would not leave right.
+        """
+        targets, importance = self.loss.targets(batch, features)
+        logits = tf.matmul(tf.cast(features, tf.float64), self.fit.weights)
+        scale = -2 * self.regularization * self.num_examples
+        return self.loss.derivative(logits, targets, importance) / scale
+
+
 class RepresenterPointL2(BaseRepresenterPoint):
     """Representer values ``α_i`` of a head at a stationary point of its regularised loss [1]_.
 
@@ -36,8 +68,9 @@ class RepresenterPointL2(BaseRepresenterPoint):
     ``α_ic (f_i · f)``. Positive: z_i supports that class. A bias counts as the weight of a
     feature of one, and is regularised with the rest.
 
-    The score of an example alone is ``|α_ic|`` of its own class, by which the authors look for
-    wrong labels (with ``query_class="label"``).
+    The score of an example alone is its largest ``|α_ic|``, that of the class of its label, by
+    which the authors look for wrong labels. There, α is always that of a head that has learnt the
+    labels: in the values of one that has learnt the model's predictions, they have no part.
 
     The features of the training set and its targets, n·(r + c) numbers, are held in memory while
     the head is fitted; after that, everything is streamed.
@@ -61,9 +94,11 @@ class RepresenterPointL2(BaseRepresenterPoint):
         Name or index of the Dense layer that gives the logits; None finds it.
     targets
         ``"model"``: the head learns what the model predicts, as in the paper, and the values
-        explain this model. ``"labels"``: it learns the labels.
+        explain this model. ``"labels"``: it learns the labels. Scores of examples alone are the
+        same either way; with ``"model"`` a second head is fitted when they are first asked for.
     query_class
-        Which class of a query is looked at: ``"predicted"``, ``"label"``, or an index.
+        Which class of a query is looked at: ``"predicted"``, ``"label"``, or an index. An index
+        holds for examples alone as well.
     tolerance
         The fit has converged where ``‖∇‖ <= tolerance · ‖2λW‖``, that is, where the sum above
         gives W to this relative error.
@@ -111,11 +146,13 @@ class RepresenterPointL2(BaseRepresenterPoint):
         super().__init__(model, train_set, loss_function, target_layer, query_class)
         self.targets = targets
         self._fitted_on = model_fingerprint(self.model)
-        self._loss = LogitLoss(self.head, targets)
-        parts = self._read_parts()
-        objective = HeadObjective(self._loss, parts, self.lambda_regularization)
-        self.num_train_examples = objective.num_examples
-        self._adopt(refit(objective, self.head.weights(), tolerance, epochs), tolerance)
+        self._limits = tolerance, epochs
+        self._fitted = self._fit(targets)
+        self.num_train_examples, fit = self._fitted.num_examples, self._fitted.fit
+        self.head_weights = fit.weights.numpy()
+        self.residual_gradient_norm = fit.gradient_norm
+        self.relative_residual = fit.relative_residual
+        self.num_steps, self.converged = fit.num_steps, fit.converged
 
     def representer_values(
         self, train_set: tf.data.Dataset, device: str | None = None
@@ -126,6 +163,12 @@ class RepresenterPointL2(BaseRepresenterPoint):
         vectors = self._vectors(train_set, None, device, verbose=0)
         return np.concatenate([rows.numpy()[:, r:] for _, _, rows in vectors])
 
+    def scored_batches(
+        self, *args: Any, **kwargs: Any
+    ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
+        _ = self._fitted_to_labels  # before the scores are traced, which a fit cannot be
+        yield from super().scored_batches(*args, **kwargs)
+
     def _stream(self, *args: Any, **kwargs: Any) -> Iterator[tuple[int, Batch, np.ndarray]]:
         check_unchanged_since(self._fitted_on, self.model, type(self).__name__)
         return super()._stream(*args, **kwargs)
@@ -133,7 +176,7 @@ class RepresenterPointL2(BaseRepresenterPoint):
     def _train_vectors(self, batch: Batch) -> tf.Tensor:
         """Return ``(f_i, α_i)`` side by side, shape ``(b, r + c)``."""
         features = self._features(batch)
-        alpha = self._alpha(batch, features)
+        alpha = self._fitted.alpha(batch, features)
         return tf.concat([features, tf.cast(alpha, features.dtype)], axis=1)
 
     def _query_vectors(self, batch: Batch) -> tf.Tensor:
@@ -153,12 +196,18 @@ class RepresenterPointL2(BaseRepresenterPoint):
         return kernel[:, None] * tf.transpose(train[:, r:])[None]
 
     def _self_scores(self, batch: Batch) -> tf.Tensor:
-        r = self.head.num_features
-        chosen, alpha = self._query_vectors(batch)[:, r:], self._train_vectors(batch)[:, r:]
+        forward = self.head.forward(batch)
+        features = self.head.features(forward)
+        alpha = tf.cast(self._fitted_to_labels.alpha(batch, features), features.dtype)
+        if self.query_class == "predicted":
+            # What is predicted has no part in whether a label is wrong. The largest value is that
+            # of the label's class: those of the others add up to it, with the sign reversed.
+            return tf.reduce_max(tf.abs(alpha), axis=1)
+        chosen = self._class_weights(batch, self.head.logits(forward))
         return tf.abs(tf.reduce_sum(chosen * alpha, axis=1))
 
     def _kernel_weights(self) -> tf.Tensor:
-        total = tf.zeros_like(self._weights)
+        total = tf.zeros_like(self._fitted.fit.weights)
         for index, batch, ids in self._stream(self.train_dataset, None, "Kernel", 0):
             kernel = self._kernel("weighted_features", self._weighted_features)
             total += run(kernel, index, ids, (batch,), None, axis=None)
@@ -167,50 +216,46 @@ class RepresenterPointL2(BaseRepresenterPoint):
     def _weighted_features(self, batch: Batch) -> tf.Tensor:
         """Return ``Σ f_i α_iᵀ`` over a batch, float64, shape ``(r, c)``."""
         features = self._features(batch)
-        alpha = self._alpha(batch, features)
+        alpha = self._fitted.alpha(batch, features)
         return tf.matmul(tf.cast(features, tf.float64), alpha, transpose_a=True)
 
     def _vector_settings(self) -> tuple:
         fitted = hashlib.sha256(self.head_weights.tobytes()).hexdigest()
         return self.lambda_regularization, self.num_train_examples, self.targets, fitted
 
-    def _alpha(self, batch: Batch, features: tf.Tensor) -> tf.Tensor:
-        """Return ``-(1 / (2λn)) ∂ℓ_i/∂logits_i``, float64, shape ``(b, c)``.
+    @cached_property
+    def _fitted_to_labels(self) -> _FittedHead:
+        return self._fitted if self.targets == "labels" else self._fit("labels")
 
-        It is a small difference divided by a small number, which float32 would not leave right.
-        """
-        targets, importance = self._loss.targets(batch, features)
-        logits = tf.matmul(tf.cast(features, tf.float64), self._weights)
-        scale = -2 * self.lambda_regularization * self.num_train_examples
-        return self._loss.derivative(logits, targets, importance) / scale
+    def _fit(self, targets: str) -> _FittedHead:
+        loss, (tolerance, epochs) = LogitLoss(self.head, targets), self._limits
+        objective = HeadObjective(loss, self._read_parts(loss, targets), self.lambda_regularization)
+        fit = refit(objective, self.head.weights(), tolerance, epochs)
+        if not fit.converged:
+            warnings.warn(_not_converged(fit, tolerance), ConvergenceWarning, stacklevel=3)
+        return _FittedHead(loss, fit, self.lambda_regularization, objective.num_examples)
 
-    def _read_parts(self) -> list[Part]:
+    def _read_parts(self, loss: LogitLoss, targets: str) -> list[Part]:
         """Return what the fit needs of each batch of the training set."""
+
+        def part_of(batch: Batch) -> tuple[tf.Tensor, Any, tf.Tensor]:
+            features = self._features(batch)
+            return features, *loss.targets(batch, features)
+
         parts = []
         for index, batch, ids in self._stream(self.train_dataset, None, "Features", 0):
-            read = call(self._kernel("parts", self._part), index, ids, (batch,))
+            read = call(self._kernel(f"parts with {targets}", part_of), index, ids, (batch,))
             check_finite_inputs(read, index, ids)
             parts.append(Part(*read))
         return parts
 
-    def _part(self, batch: Batch) -> tuple[tf.Tensor, Any, tf.Tensor]:
-        features = self._features(batch)
-        return features, *self._loss.targets(batch, features)
 
-    def _adopt(self, fitted: Refit, tolerance: float) -> None:
-        self._weights = fitted.weights
-        self.head_weights = fitted.weights.numpy()
-        self.residual_gradient_norm = fitted.gradient_norm
-        self.relative_residual = fitted.relative_residual
-        self.num_steps, self.converged = fitted.num_steps, fitted.converged
-        if fitted.converged:
-            return
-        message = (
-            f"RepresenterPointL2: the head is at no stationary point. Its gradient is "
-            f"{fitted.gradient_norm:.2g}, {fitted.relative_residual:.2g} of the regulariser's, "
-            f"after {fitted.num_steps} steps, where {tolerance:g} was asked for, and the kernel "
-            "misses the head's logits by as much. Raise `epochs`, `lambda_regularization` or "
-            "`tolerance`; a loss that is not smooth and convex in the logits may have no such "
-            "point."
-        )
-        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+def _not_converged(fit: Refit, tolerance: float) -> str:
+    return (
+        f"RepresenterPointL2: the head is at no stationary point. Its gradient is "
+        f"{fit.gradient_norm:.2g}, {fit.relative_residual:.2g} of the regulariser's, "
+        f"after {fit.num_steps} steps, where {tolerance:g} was asked for, and the kernel "
+        "misses the head's logits by as much. Raise `epochs`, `lambda_regularization` or "
+        "`tolerance`; a loss that is not smooth and convex in the logits may have no such "
+        "point."
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from ..gradients.projections.registry import ProjectionLike
-from ..model.copies import BuildFunction, rewrapped
+from ..model.copies import BuildFunction
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..model.measurements import Measurement
 from ..model.selection import LayerKey, select_weights
@@ -71,7 +71,7 @@ def _on_last_layer(model: BaseInfluenceModel, final_layer: LayerKey) -> BaseInfl
             if final_layer is None
             else select_weights(model.model, final_layer, None)
         )
-        return rewrapped(model, model.model, weights)
+        return model.rewrapped(weights=weights)
 
     return model.resource(("last_layer", final_layer), make)
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..calculators.self_influence import SelfInfluenceCalculator
-from ..errors import MissingExtraError
+from ..extras import require
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch, IdFunction
 from .callback import TrainingDynamics, recorded_dynamics
@@ -65,11 +65,7 @@ class RecordedScore(SelfInfluenceCalculator):
         MissingExtraError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd  # noqa: PLC0415 - optional
-        except ImportError as error:
-            message = "to_pandas needs pandas. Install it: pip install 'deel-influence[report]'."
-            raise MissingExtraError(message) from error
+        pandas = require("pandas", "report", "`to_pandas` needs")
         ids, positions = [], []
         for _, batch, batch_ids in self._stream(train_set, id_fn, "Dynamics", verbose):
             ids.append(batch_ids)
@@ -77,10 +73,10 @@ class RecordedScore(SelfInfluenceCalculator):
         # (t, n, q) -> (n, t, q): the epochs of an example stand together.
         values = self.dynamics.values[:, np.concatenate(positions)].swapaxes(0, 1)
         names = self.dynamics.names
-        index = pd.MultiIndex.from_product(
+        index = pandas.MultiIndex.from_product(
             [np.concatenate(ids), self.dynamics.epochs], names=["id", "epoch"]
         )
-        return pd.DataFrame(values.reshape(-1, len(names)), index=index, columns=list(names))
+        return pandas.DataFrame(values.reshape(-1, len(names)), index=index, columns=list(names))
 
     def _self_scores(self, batch: Batch) -> tf.Tensor:
         return tf.constant(self._scores[self._positions(batch)], self.model.dtype)

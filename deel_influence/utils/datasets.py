@@ -205,8 +205,29 @@ def sample_examples(
     chosen = np.zeros(n, dtype=bool)
     chosen[drawn] = True
     chosen = tf.constant(chosen)
+    if not _has_one_shape(dataset.element_spec):
+        return _rows_of_batches(dataset, chosen).cache()
     numbered = dataset.unbatch().enumerate().filter(lambda i, _: tf.gather(chosen, i))
     return numbered.map(lambda _, example: example).batch(batch_size).cache()
+
+
+def _has_one_shape(element_spec: Any) -> bool:
+    """Tell whether all examples are known to have the same shapes."""
+    specs = tf.nest.flatten(element_spec)
+    return all(spec.shape.rank and spec.shape[1:].is_fully_defined() for spec in specs)
+
+
+def _rows_of_batches(dataset: tf.data.Dataset, chosen: tf.Tensor) -> tf.data.Dataset:
+    """Keep the chosen examples of each batch, whose sequences other batches may not fit."""
+
+    def step(start: tf.Tensor, *batch: Any) -> tuple[tf.Tensor, Any]:
+        end = start + tf.cast(tf.shape(tf.nest.flatten(batch)[0])[0], tf.int64)
+        kept = chosen[start:end]
+        some = tf.nest.map_structure(lambda part: tf.boolean_mask(part, kept), batch)
+        return end, some if len(batch) > 1 else some[0]
+
+    rows = dataset.scan(np.int64(0), step)
+    return rows.filter(lambda *batch: tf.shape(tf.nest.flatten(batch)[0])[0] > 0)
 
 
 def array_to_dataset(dataset: Any, batch_size: int = 128) -> tf.data.Dataset:

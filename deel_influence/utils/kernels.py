@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from .derivatives import check_derivatives, derivatives_checked
+
 
 def relax(spec: Any) -> Any:
     """Return a tensor's type with an unknown size of its first axis."""
@@ -64,7 +66,13 @@ class Kernel:
         return len(self._concrete)
 
     def __call__(self, *arguments: Any, device: str | None = None) -> Any:
-        """Run the compiled function, on ``device`` if one is given."""
+        """Run the compiled function, on ``device`` if one is given.
+
+        Raises
+        ------
+        MissingDerivativeError
+            If TensorFlow does not have a derivative that the function takes.
+        """
         flat = tf.nest.flatten(arguments)
         if not all(isinstance(value, tf.Tensor) for value in flat):
             arguments = tf.nest.map_structure(_as_tensor, arguments)
@@ -72,10 +80,10 @@ class Kernel:
         # `tf.device(None)` would leave the scope of a surrounding device.
         placed = nullcontext() if device is None else tf.device(device)
         if not self._compiled:
-            with placed:
+            with placed, derivatives_checked():
                 return self._function(*arguments)
         key = (_form(arguments), device)
-        with placed:
+        with placed, derivatives_checked():
             if key not in self._concrete:
                 specs = tuple(relax(tf.type_spec_from_value(value)) for value in flat)
                 self._concrete[key] = self._trace(arguments, specs)
@@ -89,4 +97,6 @@ class Kernel:
         compiled = tf.function(
             run, input_signature=specs, autograph=False, jit_compile=self._jit_compile or None
         )
-        return compiled.get_concrete_function()
+        concrete = compiled.get_concrete_function()
+        check_derivatives(concrete.graph)
+        return concrete

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ..errors import BatchError, NonFiniteError
 from .kernels import Kernel
+from .reasons import reason_of
 
 
 def run(
@@ -54,28 +55,32 @@ def call(
     ------
     BatchError
         Names the batch, and gives TensorFlow's reason.
+    MissingDerivativeError
+        If a derivative that the kernel takes does not exist.
     """
     try:
         return kernel(*arguments, device=device)
-    except tf.errors.InvalidArgumentError as error:
+    except tf.errors.OpError as error:
         message = (
             f"Batch {index} (counting from 0; examples {ids[0]} to {ids[-1]}) cannot be computed: "
-            f"{reason_of(error)}. Check its inputs, and that class labels are below the number "
-            "of classes."
+            f"{reason_of(error)}. {_REMEDIES.get(type(error), _other_remedy(error))}"
         )
         raise BatchError(message) from error
 
 
-def reason_of(error: Exception) -> str:
-    """Return the sentence of TensorFlow's message that gives the reason.
+_REMEDIES = {
+    tf.errors.InvalidArgumentError: (
+        "Check its inputs, and that class labels are below the number of classes."
+    ),
+    tf.errors.ResourceExhaustedError: "Make the batches smaller.",
+}
 
-    The history of the graph comes before it, and the name of the node after it; what it says of
-    the values is of any length.
-    """
-    lines = (line.strip() for line in str(error).splitlines())
-    told = [line for line in lines if line and not line.startswith("[[")]
-    reason = told[-1].split("}}")[-1] if told else type(error).__name__
-    return reason.split("  Label values")[0].split(" [Op:")[0].strip(" .")[:200]
+
+def _other_remedy(error: tf.errors.OpError) -> str:
+    return (
+        f"TensorFlow raised {type(error).__name__}: it has no such computation, or not on this "
+        "device. Check that the model and its loss run on it, or choose another strategy."
+    )
 
 
 def check_finite_inputs(batch: Any, index: int, ids: np.ndarray) -> None:

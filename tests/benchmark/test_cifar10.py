@@ -92,15 +92,15 @@ def test_an_unknown_network_is_refused():
 def test_images_of_tfds_are_scaled_and_come_one_by_one(monkeypatch):
     asked = []
 
-    def fake(name: str, split: str, batch_size: int, data_dir: object) -> DataSource:
-        asked.append((name, split, data_dir))
+    def fake(name: str, batch_size: int, data_dir: object) -> DataSource:
+        asked.append((name, data_dir))
         images = np.array([0, 255], dtype=np.uint8)[:, None, None, None] * np.ones((2, 32, 32, 3))
         batch = (tf.cast(images, tf.uint8), tf.constant([3, 7], tf.int64))
         return DataSource(name, tf.data.Dataset.from_tensor_slices(batch).batch(batch_size))
 
-    monkeypatch.setattr(cifar10, "load_tfds", fake)
+    monkeypatch.setattr(cifar10, "load_source", fake)
     train, _ = load_cifar10("folder")
-    assert asked == [("cifar10", "train", "folder"), ("cifar10", "test", "folder")]
+    assert asked == [("tfds:cifar10:train", "folder"), ("tfds:cifar10:test", "folder")]
     images, labels = zip(*train, strict=True)
     np.testing.assert_allclose([image.numpy().max() for image in images], [-1.0, 1.0])
     assert [int(label) for label in labels] == [3, 7]

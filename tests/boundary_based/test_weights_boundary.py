@@ -43,6 +43,12 @@ def convolution() -> keras.Model:
     return keras.Sequential([keras.Input((4, 4, 1)), *parts, layers.Dense(3)])
 
 
+def projection() -> keras.Model:
+    """A model whose product along a sequence has two copies of each example."""
+    parts = [layers.EinsumDense("btd,de->bte", (3, 3), activation="tanh"), layers.Flatten()]
+    return keras.Sequential([keras.Input((3, 2)), *parts, layers.Dense(3)])
+
+
 def known_distances(model: keras.Model, x: np.ndarray, p: float, parts: str) -> np.ndarray:
     """Return the distances in the weights of the last layer: logits there are linear in them."""
     features = keras.Model(model.inputs[0], model.layers[-1].input)(x).numpy()
@@ -104,8 +110,9 @@ def test_the_search_agrees_with_what_is_known_of_a_last_layer(p):
         (network, (3,), 1.5),
         (network, (3,), 2),
         (convolution, (4, 4, 1), 2),
+        (projection, (3, 2), 2),
     ],
-    ids=["dense-1.5", "dense-2", "convolution-2"],
+    ids=["dense-1.5", "dense-2", "convolution-2", "projection-2"],
 )
 def test_distances_and_steps_are_those_of_the_algorithm_on_a_copy_for_each_example(build, shape, p):
     model, x = build(), points(*shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -11,7 +11,6 @@ import pytest
 from typer.testing import CliRunner
 
 from deel_influence.cli.app import app
-from deel_influence.datasets.digits.loading import load_digits_arrays
 
 NUM_EXAMPLES = 30
 NUM_CLASSES = 3
@@ -22,16 +21,6 @@ def run() -> Callable:
     """Run the command line in this process; give the result."""
     runner = CliRunner()
     return lambda *arguments: runner.invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="session")
-def _digits_at_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let TensorFlow Datasets have the digits ready in a folder of the test run."""
-    folder = tmp_path_factory.mktemp("tensorflow_datasets")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(folder))
-        load_digits_arrays()
-        yield
 
 
 @pytest.fixture(scope="session")

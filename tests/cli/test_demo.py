@@ -18,7 +18,7 @@ ORDERS = ("influence", "loss", "random", "best possible")
 
 
 @pytest.fixture(scope="module")
-def demo(_digits_at_hand: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     """The demonstration as it is by default; its result and its folder."""
     out = tmp_path_factory.mktemp("demo")
     result = CliRunner().invoke(app, ["demo", "--out", str(out)], env={"COLUMNS": "100"})
@@ -79,22 +79,11 @@ def test_triage_repeats_the_demo_from_the_files_it_leaves(demo, run, tmp_path):
     )
 
 
-@pytest.mark.usefixtures("_digits_at_hand")
 def test_another_share_can_be_flipped_and_the_same_seed_repeats_the_run(run, tmp_path):
     options = ["--fraction", "0.3", "--epochs", "1", "--ihvp", "identity", "--seed", "5"]
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         assert run("demo", "--out", folder, *options).exit_code == 0
         assert flipped_in(folder).sum() == 539
-    first, second = (pd.read_parquet(folder / "scores.parquet") for folder in folders)
-    pd.testing.assert_frame_equal(first, second, rtol=1e-4)
-
-
-def test_preparing_the_digits_does_not_change_the_run(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(tmp_path / "prepared"))
-    options = ["--epochs", "1", "--ihvp", "identity"]
-    folders = [tmp_path / "preparing", tmp_path / "prepared already"]
-    for folder in folders:
-        assert run("demo", "--out", folder, *options).exit_code == 0
     first, second = (pd.read_parquet(folder / "scores.parquet") for folder in folders)
     pd.testing.assert_frame_equal(first, second, rtol=1e-4)

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from deel_influence.cli.app import app
-from deel_influence.cli.demo_data import load_digits_arrays
+from deel_influence.cli.demo_data import read_scikit_learn
 from deel_influence.cli.demo_network import train_digits_network
 from deel_influence.cli.methods import METHODS, NUM_CHECKPOINTS, recorders_for
 from deel_influence.cli.options import Method
@@ -24,9 +24,9 @@ ALIKE = (Method.grad_cos, Method.similarity)
 
 
 @pytest.fixture(scope="module")
-def _few_digits(_digits_at_hand: None):
+def _few_digits():
     """Let the demonstration have few digits, and train once for all who do not watch."""
-    images, labels = load_digits_arrays()
+    images, labels = read_scikit_learn()
     few = images[:FEW_DIGITS], labels[:FEW_DIGITS]
     trained: list[keras.Model] = []
 
@@ -38,7 +38,7 @@ def _few_digits(_digits_at_hand: None):
         return trained[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deel_influence.cli.demo_data.load_digits_arrays", lambda: few)
+        patch.setattr("deel_influence.cli.demo_data.read_scikit_learn", lambda: few)
         patch.setattr("deel_influence.cli.demo_run.train_digits_network", train)
         yield
 
@@ -59,7 +59,7 @@ def test_the_demo_prints_the_area_of_every_method_beside_loss_and_chance(method,
     rows = [line.strip("│").split("│") for line in result.stdout.splitlines() if "│" in line]
     area = {row[0].strip(): row[5].strip() for row in rows if len(row) == 7}
     scores = pd.read_parquet(tmp_path / "scores.parquet")
-    flipped = scores["label"] != load_digits_arrays()[1][:FEW_DIGITS]
+    flipped = scores["label"] != read_scikit_learn()[1][:FEW_DIGITS]
     assert area[method.value] == f"{roc_auc_score(flipped, scores['score']):.4f}"
     assert area["loss"] == f"{roc_auc_score(flipped, scores['loss']):.4f}"
     assert area["random (mean)"] == "0.5000"

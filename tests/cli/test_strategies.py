@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from deel_influence.cli import strategies
 from deel_influence.cli.app import app
-from deel_influence.cli.demo_data import load_digits_arrays
+from deel_influence.cli.demo_data import read_scikit_learn
 from deel_influence.cli.demo_network import train_digits_network
 from deel_influence.cli.loading import load_model, watch
 from deel_influence.cli.options import Ihvp
@@ -131,9 +131,9 @@ def test_solves_that_do_not_converge_are_told_in_one_line(triage, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def _few_digits(_digits_at_hand: None) -> None:
+def _few_digits() -> None:
     """Let the demonstration have few digits, and train its network on them once."""
-    images, labels = load_digits_arrays()
+    images, labels = read_scikit_learn()
     few = images[:FEW_DIGITS], labels[:FEW_DIGITS]
     trained: list[keras.Model] = []
 
@@ -143,7 +143,7 @@ def _few_digits(_digits_at_hand: None) -> None:
         return trained[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deel_influence.cli.demo_data.load_digits_arrays", lambda: few)
+        patch.setattr("deel_influence.cli.demo_data.read_scikit_learn", lambda: few)
         patch.setattr("deel_influence.cli.demo_run.train_digits_network", train)
         yield
 

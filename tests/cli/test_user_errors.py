@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import deel_influence
 from deel_influence.errors import DataSourceError
 
 X = np.zeros((6, 4), np.float32)
@@ -180,7 +181,6 @@ def test_an_output_folder_that_is_a_file_is_named(fail, tmp_path):
         (["demo", "--epochs", "0"], "--epochs must be at least 1. Received: 0."),
     ],
 )
-@pytest.mark.usefixtures("_digits_at_hand")
 def test_a_bad_command_is_named(run, arguments, message, tmp_path, monkeypatch):
     # Without --out, the results go to the current folder.
     monkeypatch.chdir(tmp_path)
@@ -244,3 +244,9 @@ def test_without_arguments_the_help_is_shown(run):
     assert result.exit_code == 0
     assert "triage" in result.stdout
     assert "demo" in result.stdout
+
+
+def test_the_version_is_that_of_the_package(run):
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"deel-influence {deel_influence.__version__}\n"

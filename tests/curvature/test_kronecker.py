@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from deel_influence.curvature.dense import dense_curvature
+from deel_influence.curvature.draws import Draws
 from deel_influence.curvature.kronecker import correct_eigenvalues, fit_kronecker
 from deel_influence.curvature.kronecker_basis import EigenbasisCurvature, EigenBlock
 from deel_influence.curvature.kronecker_passes import FisherPass, HeldFactors
@@ -19,6 +20,7 @@ from deel_influence.errors import CurvatureWarning, EmptyDatasetError, NonFinite
 from deel_influence.gradients.blocks import FactoredBlock
 from deel_influence.gradients.engine import GradientEngine
 from deel_influence.model.influence_model import BaseInfluenceModel
+from deel_influence.utils.datasets import numbered_batches
 from tests.cases import RULED_CASES, ModelCase, sequential
 from tests.oracles import assert_close, gradient_rows, relative_error
 
@@ -53,9 +55,9 @@ def fisher_pass(
 def gradients_of(fisher: FisherPass) -> np.ndarray:
     """Return the gradients ``(n, p)`` that the passes see."""
     rows = []
-    for index, batch in enumerate(fisher.dataset):
+    for batch, ids in numbered_batches(fisher.dataset):
         gradients = (
-            sampled_gradients(fisher.engine, batch, tf.constant([SEED, index], tf.int64))
+            sampled_gradients(fisher.engine, batch, Draws(SEED, tf.constant(ids)))
             if fisher.fisher == "true"
             else fisher.engine.gradients(batch)
         )
@@ -278,10 +280,11 @@ def test_factors_that_do_not_fit_are_let_go_and_the_data_gone_over_again():
         assert_close(one.values, other.values, 0)
 
 
-def test_the_sizes_of_the_batches_do_not_matter():
+@pytest.mark.parametrize("fisher", ["true", "expected", "empirical"])
+def test_the_sizes_of_the_batches_do_not_matter(fisher):
     model, x, y = wrapped(SOME[1])
     results = [
-        fit_kronecker(fisher_pass(model, x, y, "empirical", size), "expand") for size in (1, 3, 7)
+        fit_kronecker(fisher_pass(model, x, y, fisher, size), "expand") for size in (1, 3, 7)
     ]
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):

@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
+from deel_influence import datasets
 from deel_influence.datasets.digits.digits_dataset_builder import Digits
 from deel_influence.datasets.digits.loading import load_digits_arrays, load_digits_dataset
 from deel_influence.errors import DataSourceError, MissingExtraError
@@ -27,6 +28,13 @@ def test_the_name_digits_is_known_to_tfds_load(prepared_digits):
     dataset = tfds.load("digits", split="train", data_dir=prepared_digits)
     ids = [example["id"] for example in dataset.as_numpy_iterator()]
     np.testing.assert_array_equal(ids, np.arange(1797))
+
+
+def test_the_packages_give_the_builder_on_demand_and_no_other_name():
+    assert datasets.Digits is datasets.digits.Digits is Digits
+    for package in (datasets, datasets.digits):
+        with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no .*'Letters'"):
+            package.Letters  # noqa: B018 - the name is what is asked for
 
 
 def test_a_part_of_the_split_keeps_its_ids(prepared_digits):

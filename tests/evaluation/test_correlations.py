@@ -158,5 +158,5 @@ def test_an_unknown_method_is_refused():
 
 def test_without_pandas_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'deel-influence\[evaluation\]'"):
+    with pytest.raises(MissingExtraError, match=r'pip install "deel-influence\[evaluation\]"'):
         strategy_correlations({"a": np.arange(3)})

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_influence.errors import DeelInfluenceError, LayerRuleWarning, UnsupportedModelError
+from deel_influence.errors import DeelInfluenceError, LayerRuleWarning
 from deel_influence.gradients import GradientEngine
 from deel_influence.gradients.fallback import MODES
 from deel_influence.gradients.rules.base import LayerUse
@@ -85,46 +85,6 @@ def test_every_way_of_the_fallback_gives_the_same_gradients_also_of_a_batch_of_o
     kernel = engine.kernel(mode, lambda b: engine.gradients(b).materialize())
     for n in (5, 1):
         assert_close(kernel((x[:n], y[:n])), gradient_rows(model, x[:n], y[:n]))
-
-
-def test_where_examples_influence_each_other_the_gradients_are_those_of_each_alone():
-    class Centred(layers.Layer):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = self.add_weight(shape=(2,), initializer="ones")
-
-        def call(self, x):
-            return self.scale * (x - tf.reduce_mean(x, axis=0, keepdims=True)) ** 2
-
-    inputs = keras.Input((5,))
-    outputs = layers.Dense(2)(Centred()(layers.Dense(2)(inputs)))
-    model = BaseInfluenceModel(keras.Model(inputs, outputs), loss_function="mse")
-    x, y = data()
-    engine = GradientEngine(model)
-    with pytest.warns(LayerRuleWarning, match="does not agree"):
-        engine.prepare((x, y))
-    rows = engine.kernel("rows", lambda b: engine.gradients(b).materialize())((x, y))
-    assert_close(rows, gradient_rows(model, x, y))
-
-
-def test_a_model_that_is_random_in_inference_mode_is_refused():
-    class Noise(layers.Layer):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = self.add_weight(shape=(5,), initializer="ones")
-
-        def call(self, x):
-            return x * self.scale + tf.random.normal(tf.shape(x), dtype=x.dtype)
-
-    model = BaseInfluenceModel(
-        keras.Sequential([keras.Input((5,)), Noise(), layers.Dense(2)]), loss_function="mse"
-    )
-    engine = GradientEngine(model)
-    with (
-        pytest.warns(LayerRuleWarning),
-        pytest.raises(UnsupportedModelError, match="random in inference mode"),
-    ):
-        engine.prepare(data())
 
 
 class Fuse:

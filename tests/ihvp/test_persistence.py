@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_influence.errors import SavedCurvatureError
+from deel_influence.errors import SavedCurvatureError, UnsupportedModelError
 from deel_influence.ihvp import (
     EKFACIHVP,
     KFACIHVP,
     ArnoldiIHVP,
     ConjugateGradientDescentIHVP,
     ExactIHVP,
+    IdentityIHVP,
     IHVPCalculator,
     InverseHessianVectorProduct,
     NystromIHVP,
@@ -134,6 +135,69 @@ def test_a_file_is_refused_for_a_loss_with_another_constant_inside(tmp_path):
         ExactIHVP.load(path, two)
 
 
+def minus(number):
+    """Return a lambda without a source, as notebooks and files of models have them."""
+    return eval(f"lambda z: z - {number}")
+
+
+class Misspelt(keras.layers.Layer):
+    """A layer that trains, and whose configuration fails."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self._factor = factor
+
+    def call(self, inputs):
+        return inputs * self._factor
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+def with_layer(layer):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), layer])
+    model.add(keras.layers.Dense(1))
+    model.set_weights([np.full(v.shape, 0.5) for v in model.weights])
+    return BaseInfluenceModel(model, model.layers[-1].weights, loss_function="mse")
+
+
+@pytest.mark.parametrize("make", [lambda n: keras.layers.Lambda(minus(n)), Misspelt])
+def test_a_fit_survives_a_lambda_and_is_refused_for_another(make, tmp_path):
+    x = np.random.default_rng(0).normal(size=(9, 4))
+    data = tf.data.Dataset.from_tensor_slices((x, x[:, :1])).batch(4)
+    # Numbers that are new to the process, of which TensorFlow keeps those that it meets.
+    one, two = np.random.default_rng().uniform(1, 2, 2).tolist()
+    model = with_layer(make(one))
+    ekfac = EKFACIHVP(model, data, seed=0, verbose=0)
+    path = ekfac.save(tmp_path / "c")
+    products = ekfac.solve(np.eye(4))
+    assert_close(EKFACIHVP.load(path, model).solve(np.eye(4)), products, 1e-10)
+    assert_close(EKFACIHVP.load(path, with_layer(make(one))).solve(np.eye(4)), products, 1e-10)
+    with pytest.raises(SavedCurvatureError, match="architecture, activation or regulariser"):
+        EKFACIHVP.load(path, with_layer(make(two)))
+
+
+def test_a_fit_is_loaded_for_a_saved_model_with_a_lambda(tmp_path):
+    x = np.random.default_rng(0).normal(size=(9, 4))
+    data = tf.data.Dataset.from_tensor_slices((x, x[:, :1])).batch(4)
+    model = with_layer(keras.layers.Lambda(minus(1.5)))
+    ekfac = EKFACIHVP(model, data, seed=0, verbose=0)
+    path = ekfac.save(tmp_path / "c")
+    model.model.save(tmp_path / "model.keras")
+    keras_model = keras.models.load_model(tmp_path / "model.keras", safe_mode=False)
+    loaded = BaseInfluenceModel(keras_model, keras_model.layers[-1].weights, loss_function="mse")
+    assert_close(EKFACIHVP.load(path, loaded).solve(np.eye(4)), ekfac.solve(np.eye(4)), 1e-10)
+
+
+def test_a_watched_weight_that_the_model_has_lost_is_named():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
+    wrapped = BaseInfluenceModel(model, model.layers[-1].weights, loss_function="mse")
+    fitted = IdentityIHVP(wrapped)
+    model.pop()
+    with pytest.raises(UnsupportedModelError, match=r"Received: .*kernel.*`quantize\(\)`.*Wrap"):
+        fitted.check_unchanged()
+
+
 def test_a_strategy_that_goes_over_the_data_is_refused_other_data(tmp_path):
     model = convex()
     path = ConjugateGradientDescentIHVP(model, batches(), damping=0.5).save(tmp_path / "c")
@@ -174,19 +238,21 @@ def test_a_loss_that_holds_a_model_and_itself_is_told_by_its_plain_settings():
 PRINT_FINGERPRINT = """
 import keras
 from deel_influence.ihvp.persistence import model_fingerprint
-from deel_influence.ihvp.persistence import model_fingerprint
 from deel_influence.model import BaseInfluenceModel
 
 def loss(targets, outputs):
     known = outputs.dtype in {"float16", "float32", "float64", "bfloat16"}
     return keras.ops.mean([abs(v) for v in [targets - outputs]][0], axis=-1) if known else targets
 
-model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
-print(model_fingerprint(BaseInfluenceModel(model, loss_function=loss))["loss"])
+known = {"float32", "float16"}
+layers = [keras.layers.Dense(1, kernel_initializer="ones")]
+layers.append(keras.layers.Lambda(lambda z: z * 1.25 if z.dtype in known else z))
+model = keras.Sequential([keras.Input((2,)), *layers])
+print(model_fingerprint(BaseInfluenceModel(model, loss_function=loss)))
 """
 
 
-def test_a_loss_is_described_alike_in_every_process():
+def test_losses_and_layers_are_described_alike_in_every_process():
     def fingerprint(seed):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         command = [sys.executable, "-c", PRINT_FINGERPRINT]

@@ -106,31 +106,60 @@ CONVEX = {
 }
 
 
+class Convex:
+    """A model of one layer at its optimum on 40 examples, and 3 queries."""
+
+    def __init__(self, kind: str) -> None:
+        loss, self.retrain, self.losses = CONVEX[kind]
+        generator = np.random.default_rng(0)
+        # A power of two, since Keras keeps the factor of a regulariser in float32.
+        self.x, self.penalty = generator.normal(size=(40, 5)), 0.125
+        self.y = (self.x[:, 0] + generator.normal(size=40) > 0).astype(float)
+        self.xq, self.yq = generator.normal(size=(3, 5)), np.array([0.0, 1.0, 1.0])
+        regularizer = keras.regularizers.L2(self.penalty / 2)
+        dense = layers.Dense(1, use_bias=False, kernel_regularizer=regularizer)
+        keras_model = keras.Sequential([keras.Input((5,)), dense])
+        dense.kernel.assign(self.retrain(self.x, self.y, self.penalty)[:, None])
+        self.queries = batches((self.xq, self.yq[:, None]), 2)
+        self.calculator = PerturbationInfluenceCalculator(
+            InfluenceModel(keras_model, loss_function=loss), self.examples(np.arange(40))
+        )
+
+    def examples(self, chosen: np.ndarray) -> tf.data.Dataset:
+        return batches((self.x[chosen], self.y[chosen, None]), 16)
+
+    def slope(self, chosen: int | np.ndarray, feature: int, step: float = 1e-4) -> np.ndarray:
+        """Return how fast the queries' losses rise with a feature of some examples, ``(m,)``."""
+
+        def query_losses(change: float) -> np.ndarray:
+            moved = self.x.copy()
+            moved[chosen, feature] += change
+            return self.losses(self.xq, self.yq, self.retrain(moved, self.y, self.penalty))
+
+        return (query_losses(step) - query_losses(-step)) / (2 * step)
+
+
 @pytest.mark.parametrize("kind", CONVEX)
 def test_n_times_the_change_after_retraining_is_the_influence(kind):
-    loss, retrain, losses = CONVEX[kind]
-    generator = np.random.default_rng(0)
-    # A power of two, since Keras keeps the factor of a regulariser in float32.
-    x, penalty, step = generator.normal(size=(40, 5)), 0.125, 1e-4
-    y = (x[:, 0] + generator.normal(size=40) > 0).astype(float)
-    xq, yq = generator.normal(size=(3, 5)), np.array([0.0, 1.0, 1.0])
-
-    regularizer = keras.regularizers.L2(penalty / 2)
-    dense = layers.Dense(1, use_bias=False, kernel_regularizer=regularizer)
-    keras_model = keras.Sequential([keras.Input((5,)), dense])
-    dense.kernel.assign(retrain(x, y, penalty)[:, None])
-    model = InfluenceModel(keras_model, loss_function=loss)
-    calculator = PerturbationInfluenceCalculator(model, batches((x, y[:, None]), 16))
-    values = calculator.influence_tensor(batches((xq, yq[:, None]), 2), calculator.train_dataset)
-
-    def query_losses(i: int, feature: int, change: float) -> np.ndarray:
-        moved = x.copy()
-        moved[i, feature] += change
-        return losses(xq, yq, retrain(moved, y, penalty))
-
+    problem = Convex(kind)
+    calculator = problem.calculator
+    values = calculator.influence_tensor(problem.queries, calculator.train_dataset)
     for i, feature in [(0, 0), (7, 3), (39, 4)]:
-        change = query_losses(i, feature, step) - query_losses(i, feature, -step)
-        assert_close(values[:, i, feature], 40 * change / (2 * step), 1e-5)
+        assert_close(values[:, i, feature], 40 * problem.slope(i, feature), 1e-5)
+
+
+@pytest.mark.parametrize("kind", CONVEX)
+@pytest.mark.parametrize("num_moved", [40, 21, 1], ids=["all", "partial last batch", "one"])
+def test_the_mean_of_a_feature_is_what_moving_it_in_these_examples_and_retraining_does(
+    kind, num_moved
+):
+    """n is 40 whatever is passed: the other examples are trained on again as they are."""
+    problem = Convex(kind)
+    chosen = np.random.default_rng(1).permutation(40)[:num_moved]
+    features = problem.calculator.per_feature(problem.queries, problem.examples(chosen))
+    expected = np.stack([problem.slope(chosen, feature) for feature in range(5)], axis=1)
+    # Differences of steps of 1e-4 have errors of 1e-8, beside third derivatives of order one.
+    assert_close(features, expected, 1e-5)
 
 
 def test_blocks_join_to_the_tensor_whatever_the_form_of_the_dataset(problem):
@@ -231,6 +260,21 @@ def test_features_are_reduced_over_the_training_examples(problem):
     frame = calculator.per_feature(*problem.pair, "mean_absolute", feature_names="abcd")
     assert_close(frame[["a", "b", "c", "d"]], np.abs(tensor).mean(axis=1), 1e-12)
     assert frame.index.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("num_moved", [7, 1])
+def test_the_features_of_some_examples_have_the_n_of_the_whole_training_set(problem, num_moved):
+    calculator, query = problem.calculator(), problem.pair[0]
+    some = batches(tuple(part[:num_moved] for part in problem.train), 3)
+    tensor = calculator.influence_tensor(query, some)
+    assert tensor.shape[:2] == (3, num_moved)
+    assert_close(calculator.per_feature(query, some), tensor.sum(axis=1) / 11, 1e-12)
+    assert_close(calculator.per_feature(query, some, "sum"), tensor.sum(axis=1), 1e-12)
+    absolute = np.abs(tensor).sum(axis=1) / 11
+    assert_close(calculator.per_feature(query, some, "mean_absolute"), absolute, 1e-12)
+    for feature, shift in enumerate(np.eye(4)):
+        moved = calculator.predict_loss_change(query, some, shift).sum(axis=1)
+        assert_close(calculator.per_feature(query, some)[:, feature], moved, 1e-12)
 
 
 def test_the_predicted_change_has_one_over_n(problem):

@@ -3,8 +3,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from deel_influence.errors import UnknownLayerError, UnsupportedModelError
+from deel_influence.errors import DefaultLayerWarning, UnknownLayerError, UnsupportedModelError
 from deel_influence.model import BaseInfluenceModel, InfluenceModel
 from tests.cases import nested, subclassed
 
@@ -116,3 +117,115 @@ def test_an_unbuilt_model_is_refused():
 def test_what_is_no_keras_model_is_refused():
     with pytest.raises(TypeError, match="must be a keras.Model. Received: str"):
         InfluenceModel("model.keras")
+
+
+class HeadFirst(keras.Model):
+    """Makes its layers in another order than it runs them."""
+
+    def __init__(self, *others: layers.Layer) -> None:
+        super().__init__()
+        self.head = layers.Dense(3, name="head")
+        self.body = layers.Dense(4, "relu", name="body")
+        self.others = list(others)
+
+    def call(self, x):
+        return self.head(self.body(x))
+
+
+class TwoHeads(HeadFirst):
+    def call(self, x):
+        features = self.body(x)
+        return {"seen": self.head(features), "unseen": self.others[0](features)}
+
+
+class Tokens(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = layers.Dense(2, name="head")
+        self.table = layers.Embedding(7, 4, name="body")
+
+    def call(self, inputs):
+        return self.head(tf.reduce_mean(self.table(inputs["tokens"]), axis=1))
+
+
+def called(model: keras.Model, inputs: object = None) -> keras.Model:
+    model(np.zeros((2, 4), "float32") if inputs is None else inputs)
+    return model
+
+
+def with_unused_layer() -> keras.Model:
+    unused = layers.Dense(2, name="unused")
+    unused.build((None, 4))
+    return called(HeadFirst(unused))
+
+
+def two_heads(order: tuple[str, ...]) -> keras.Model:
+    x = keras.Input((4,))
+    features = layers.Dense(5, name="body")(x)
+    outputs = {name: layers.Dense(3, name=name)(features) for name in order}
+    return keras.Model(x, outputs)
+
+
+def nested_head(is_subclassed: bool) -> keras.Model:
+    if is_subclassed:
+        head = called(HeadFirst(), np.zeros((2, 5), "float32"))
+    else:
+        head = keras.Sequential(
+            [keras.Input((5,)), layers.Dense(6, name="middle"), layers.Dense(3, name="head")]
+        )
+    return keras.Sequential([keras.Input((4,)), layers.Dense(5, name="first"), head])
+
+
+@pytest.mark.parametrize(
+    ("build", "loss"),
+    [
+        (lambda: called(HeadFirst()), "mse"),
+        (with_unused_layer, "mse"),
+        (lambda: called(TwoHeads(layers.Dense(2, name="other"))), {"seen": "mse", "unseen": None}),
+        (lambda: called(Tokens(), {"tokens": np.zeros((2, 3), "int32")}), "mse"),
+        (lambda: nested_head(False), "mse"),
+        (lambda: nested_head(True), "mse"),
+        (lambda: two_heads(("head", "other")), {"head": "mse"}),
+        (lambda: two_heads(("other", "head")), {"head": "mse", "other": None}),
+        (lambda: two_heads(("head", "other")), ["mse", None]),
+    ],
+    ids=[
+        "head made first",
+        "unused layer",
+        "subclassed, two heads",
+        "tokens in a dict",
+        "nested",
+        "nested and subclassed",
+        "two heads, one named",
+        "two heads, one None",
+        "two heads, a list",
+    ],
+)
+def test_the_default_is_the_last_layer_to_run_that_the_loss_depends_on(build, loss):
+    model = InfluenceModel(build(), loss_function=loss)
+    assert [v.path.split("/")[-2] for v in model.weights] == ["head", "head"]
+    assert "head" in repr(model)
+    assert f"{model.nb_params} parameters" in repr(model)
+
+
+def test_a_frozen_head_is_passed_over():
+    model = called(HeadFirst())
+    model.head.trainable = False
+    assert [v.path.split("/")[-2] for v in InfluenceModel(model, loss_function="mse").weights] == [
+        "body",
+        "body",
+    ]
+
+
+def test_a_call_that_cannot_be_traced_is_named_and_what_is_taken_instead():
+    class Picky(HeadFirst):
+        def call(self, x):
+            if not isinstance(x, tf.Tensor) or tf.is_symbolic_tensor(x):
+                message = "eager tensors only"
+                raise TypeError(message)
+            return super().call(x)
+
+    with pytest.warns(
+        DefaultLayerWarning, match=r"(?s)Picky.*eager tensors only.*'body'.*start_layer"
+    ):
+        InfluenceModel(called(Picky()), loss_function="mse")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -74,6 +75,48 @@ def test_the_best_on_validation_is_reported_for_the_other_half(script, result, d
     tested = scores[chosen][~comparison.validation].mean()
     assert lds["ekfac"]["settings"] == script.SETTINGS["smoke"]["pairs"]["ekfac"]["grid"][chosen]
     assert lds["ekfac"]["lds"] == pytest.approx(tested, abs=1e-12)
+
+
+def test_some_entries_are_run_again_and_the_rest_stays_as_it_was(
+    script, result, data_dir, tmp_path
+):
+    shutil.copytree(data_dir / "pieces", tmp_path / "pieces")
+    earlier = json.loads(json.dumps(result))
+    earlier["environment"]["date"] = "2020-01-02T03:04:05+00:00"
+    for label in ("trak-1", "ekfac"):
+        earlier["details"]["lds"][label] |= {"lds": 0.123, "validation": -0.5}
+    path = tmp_path / "dattri_mnist_lr.json"
+    path.write_text(json.dumps(earlier))
+    options = ["--form", "smoke", "--data-dir", str(data_dir), "--out", str(tmp_path)]
+    script.main([*options, "--only", "trak-.*"])
+    found = json.loads(path.read_text())
+    details = found["details"]
+    assert details["lds"]["trak-1"] == result["details"]["lds"]["trak-1"]
+    assert details["lds"]["ekfac"]["lds"] == 0.123
+    measured = {row["quantity"]: row["measured"] for row in found["rows"]}
+    assert measured["LDS, ekfac"] == 0.123
+    assert measured["LDS, trak-1"] == result["details"]["lds"]["trak-1"]["lds"]
+    assert {"leave-one-out, trak-1, as of 2020-01-02", "leave-one-out, ekfac"} <= set(measured)
+    assert details["detection"] == result["details"]["detection"]
+    assert found["environment"] == earlier["environment"]
+    assert found["command"] == earlier["command"]
+    (again,) = found["again"]
+    assert again["entries"] == "trak-.*"
+    assert again["command"].endswith('--form smoke --data-dir FOLDER --only "trak-.*"')
+    assert again["environment"]["date"] > earlier["environment"]["date"]
+    pages = importlib.import_module("evidence_pages")
+    text = pages.result_part(found)
+    assert " on 2020-01-02, " in text
+    assert f"`{again['command']}` on {again['environment']['date'][:10]}, " in text
+
+
+def test_entries_that_are_not_there_are_not_run_again(scripts, script):
+    again = importlib.import_module("dattri_again")
+    with pytest.raises(ValueError, match=r"Received: 'lost', which matches none of ekfac, "):
+        again.entries_like(script.SETTINGS["smoke"], "lost")
+    part = again.entries_like(script.SETTINGS["full"], "trak-10")
+    assert list(part["pairs"]) == list(part["single"]) == ["trak-10"]
+    assert part["models"] == {"half": 50}
 
 
 def comparison_of(settings: dict[str, Any], data_dir: Path) -> Any:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
-from ...errors import MissingExtraError
+from ..tfds import tfds
+from .scikit_learn import read_scikit_learn
 
 
 class _OfflineDatasetInfo(tfds.core.DatasetInfo):
@@ -53,21 +53,6 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        images, labels = _read_scikit_learn()
+        images, labels = read_scikit_learn()
         for position, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield position, {"id": position, "image": image, "label": int(label)}
-
-
-def _read_scikit_learn() -> tuple[np.ndarray, np.ndarray]:
-    """Return the images, shape ``(n, 8, 8, 1)`` in 0..255, and the labels, shape ``(n,)``."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        message = (
-            "The dataset `digits` is read from scikit-learn, which is not installed. "
-            'Install it with: pip install "deel-influence[demo]"'
-        )
-        raise MissingExtraError(message) from error
-    digits = load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    return images[..., np.newaxis], digits.target

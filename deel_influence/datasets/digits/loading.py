@@ -6,11 +6,8 @@ import os
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
-from ..preparation import prepare
 from ..source import stream_arrays
-from .digits_dataset_builder import Digits
 
 
 def load_digits_arrays(
@@ -33,8 +30,14 @@ def load_digits_arrays(
     DataSourceError
         If the dataset cannot be written to the folder.
     MissingExtraError
-        If the dataset has to be prepared and scikit-learn is not installed.
+        If TensorFlow Datasets cannot be imported, or the dataset has to be prepared and
+        scikit-learn is not installed.
     """
+    # TensorFlow Datasets is loaded where it is asked for.
+    from ..preparation import prepare
+    from ..tfds import tfds
+    from .digits_dataset_builder import Digits
+
     builder = Digits(data_dir=data_dir)
     prepare(builder)
     dataset = builder.as_dataset(split="train", as_supervised=True, batch_size=-1)

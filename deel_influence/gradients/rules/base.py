@@ -48,9 +48,12 @@ class LayerRule(ABC):
     ----------
     layer_types
         The exact classes served; a subclass of them may compute something else and is not.
+    takes_indices
+        Whether the inputs are indices, and left as they are; others come in the model's dtype.
     """
 
     layer_types: ClassVar[tuple[type, ...]]
+    takes_indices: ClassVar[bool] = False
 
     def applies(self, layer: keras.layers.Layer) -> bool:
         """Tell whether the rule serves this layer with the options that it has."""

@@ -15,6 +15,7 @@ class EmbeddingRule(LayerRule):
     """``y_t = E[index_t]``; several uses are further positions."""
 
     layer_types = (keras.layers.Embedding,)
+    takes_indices = True
 
     def variables(self, layer: keras.layers.Layer) -> Sequence[keras.Variable]:
         return [layer.embeddings]
