@@ -168,7 +168,8 @@ class PairCalculator(SelfInfluenceCalculator):
             return run(source.query_kernel(), index, ids, (batch,), device, axis=0)
 
         for chunk in query_chunks(batches, vectors_of, max_batches):
-            _tell_of_flat_queries(chunk)
+            if not self._zeros_are_usual:
+                _tell_of_flat_queries(chunk)
             yield chunk
 
     def _scored_dataset(

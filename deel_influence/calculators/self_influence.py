@@ -44,7 +44,7 @@ class SelfInfluenceCalculator(ABC):
     """Names of the hooks that run as plain Python, for instance because they go over the data."""
 
     _zeros_are_usual: ClassVar[bool] = False
-    """Whether scores that are all zero say what they should, as the distance to oneself does."""
+    """Whether scores may all be zero and say so, as distances and products of features do."""
 
     def __init__(self, model: BaseInfluenceModel) -> None:
         check_influence_model(model)

@@ -63,6 +63,8 @@ class BaseRepresenterPoint(BaseInfluenceCalculator):
         While scoring, if that class does not exist.
     """
 
+    _zeros_are_usual = True
+
     def __init__(
         self,
         model: BaseInfluenceModel | keras.Model,
