@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..errors import UnsupportedModelError
+from ..errors import IgnoredTermWarning, UnsupportedModelError
 from ..gradients.capture import overlaid
 from ..model.class_scores import ClassReader
 from ..model.influence_model import BaseInfluenceModel
@@ -202,7 +203,10 @@ class TrainingDynamics(keras.callbacks.Callback):
 
     def _make_recorder(self) -> StepRecorder:
         """Return a recorder of the statistics that were asked for."""
-        model = BaseInfluenceModel(self.model)
+        with warnings.catch_warnings():
+            # The compiled loss is what is recorded, whatever a step of its own trains on.
+            warnings.simplefilter("ignore", IgnoredTermWarning)
+            model = BaseInfluenceModel(self.model)
         functions: dict[str, Statistic] = {"loss": model.loss_function}
         if set(self._names) - {"loss"}:
             reader = ClassReader(model, self._from_logits)
