@@ -14,7 +14,6 @@ import numpy as np
 
 from tests.models.case import (
     CLASSES,
-    SLOW,
     Data,
     ModelCase,
     classes,
@@ -132,7 +131,6 @@ CASES = [
         curved=("conv_bn/", "head/"),
         differentiated=("conv/", "conv_bn/", "expanded_conv_3_", "neck/", "head/"),
         rtol=DEEP_RTOL,
-        fast=SLOW,
     ),
     ModelCase(
         "efficientnet-v2",
@@ -141,7 +139,6 @@ CASES = [
         curved=("stem_bn/", "head/"),
         differentiated=("stem", "block4a", "block6h_project", "head/"),
         rtol=DEEP_RTOL,
-        fast=SLOW,
     ),
     ModelCase(
         "resnet-50",
@@ -150,20 +147,17 @@ CASES = [
         curved=("neck/bias", "head/"),
         differentiated=("conv1_", "conv3_block1_0", "conv5_block3_1_bn", "head/"),
         rtol=DEEP_RTOL,
-        fast=SLOW,
     ),
-    ModelCase("bert", bert, sentences(segments=True), ("pooled_dense/", "logits/"), fast=SLOW),
-    ModelCase(
-        "bert-with-lora", lambda: bert(lora=True), sentences(segments=True), ("lora",), fast=SLOW
-    ),
+    ModelCase("bert", bert, sentences(segments=True), ("pooled_dense/", "logits/")),
+    ModelCase("bert-with-lora", lambda: bert(lora=True), sentences(segments=True), ("lora",)),
     ModelCase(
         "vision-transformer",
         vision_transformer,
         normal(8, 8, 3),
         ("ln_1/", "predictions/"),
-        fast=SLOW,
+        warns="'position_embedding' .Embedding. is not called once per batch of examples",
     ),
-    ModelCase("gpt-2", gpt2, continuations, ("value/", "layer_norm/"), fast=SLOW),
-    ModelCase("gemma", gemma, continuations, ("query/", "norm"), fast=SLOW),
-    ModelCase("gemma-with-lora", lambda: gemma(lora=True), continuations, fast=SLOW),
+    ModelCase("gpt-2", gpt2, continuations, ("value/", "layer_norm/")),
+    ModelCase("gemma", gemma, continuations, ("query/", "norm")),
+    ModelCase("gemma-with-lora", lambda: gemma(lora=True), continuations),
 ]

@@ -13,7 +13,6 @@ from deel_influence.errors import CurvatureWarning, DeelInfluenceError
 
 CLASSES = 3
 STRATEGIES = ("identity", "exact", "ekfac", "cgd")
-SLOW = ()
 
 Data = Callable[[np.random.Generator, int], tuple]
 
@@ -60,8 +59,6 @@ class ModelCase:
         Part of the message of the `LayerRuleWarning` that the model has to give, if any.
     refusals
         By strategy, what it has to say instead of giving scores.
-    fast
-        The strategies that are tried on every occasion; others are left to ``pytest -m slow``.
     """
 
     id: str
@@ -73,7 +70,6 @@ class ModelCase:
     rtol: float = 1e-6
     warns: str | None = None
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
-    fast: tuple[str, ...] = ("identity",)
 
 
 def compiled(model: keras.Model, loss: Any = None, **options: Any) -> keras.Model:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from tests.models.case import CLASSES, SLOW, ModelCase, classes, compiled, head, sequential
+from tests.models.case import CLASSES, ModelCase, classes, compiled, head, sequential
 
 layers = keras.layers
 STEPS, VOCABULARY = 4, 7
@@ -59,29 +59,26 @@ CASES = [
         "masked-average", embedded(layers.GlobalAveragePooling1D), padded, ("embedding", "head/")
     ),
     recurrent("gru-with-mask", lambda: layers.GRU(3)),
-    recurrent("lstm-with-mask", lambda: layers.LSTM(3), fast=SLOW),
-    recurrent("bidirectional-lstm", lambda: layers.Bidirectional(layers.LSTM(2)), fast=SLOW),
-    recurrent("simple-rnn", lambda: layers.SimpleRNN(3), fast=SLOW),
+    recurrent("lstm-with-mask", lambda: layers.LSTM(3)),
+    recurrent("bidirectional-lstm", lambda: layers.Bidirectional(layers.LSTM(2))),
+    recurrent("simple-rnn", lambda: layers.SimpleRNN(3)),
     ModelCase(
         "stacked-gru",
         embedded(lambda: layers.GRU(3, return_sequences=True), lambda: layers.GRU(2)),
         padded,
         ("head/",),
-        fast=SLOW,
     ),
     ModelCase(
         "masking-of-measurements",
         sequential(lambda: layers.Masking(-1.0), lambda: layers.LSTM(3), head(), shape=(STEPS, 2)),
         measured,
         ("head/",),
-        fast=SLOW,
     ),
     ModelCase(
         "lstm-for-each-step",
         embedded(lambda: layers.LSTM(3, return_sequences=True)),
         tagged,
         ("head/",),
-        fast=SLOW,
     ),
     ModelCase(
         "convolutional-lstm",
@@ -96,6 +93,5 @@ CASES = [
             classes(generator, n),
         ),
         ("head/",),
-        fast=SLOW,
     ),
 ]

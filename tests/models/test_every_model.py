@@ -16,7 +16,7 @@ from deel_influence.influence import FirstOrderInfluenceCalculator
 from deel_influence.model import BaseInfluenceModel
 from tests.models.case import STRATEGIES, ModelCase
 from tests.models.problem import Problem, problem_of
-from tests.models.zoo import CASES
+from tests.models.zoo import CASES, IN_FULL, SELDOM, fast_strategies
 from tests.oracles import assert_close
 
 # A residual of 1e-4, the strategy's own tolerance, times the condition number of `Problem.hessian`.
@@ -99,7 +99,7 @@ def _refusal(case: ModelCase, strategy: str) -> AbstractContextManager:
 def _marks(case: ModelCase, strategy: str) -> list[pytest.MarkDecorator]:
     # Workers take whole models, whose strategies share what they need.
     together = pytest.mark.xdist_group(case.id)
-    return [together] if strategy in case.fast else [together, pytest.mark.slow]
+    return [together] if strategy in fast_strategies(case) else [together, pytest.mark.slow]
 
 
 def rows() -> list:
@@ -124,3 +124,10 @@ def test_scores_are_those_of_plain_autodiff_of_the_loss_of_keras(case: ModelCase
         CHECKS[strategy](problem)
     for weight, kept in zip(problem.model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, kept)
+
+
+def test_the_table_has_no_two_of_a_name_and_its_lists_name_rows():
+    names = [case.id for case in CASES]
+    assert len(set(names)) == len(names) >= 40
+    assert set(names) >= IN_FULL | SELDOM
+    assert not IN_FULL & SELDOM
