@@ -115,6 +115,7 @@ def test_another_calculator_by_the_same_name_is_refused(known, tmp_path):
         judged(known, {"it": Single(np.arange(N))}, known.halves, folder=tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:1 of 5 queries have no gradient")
 def test_a_calculator_that_is_made_anew_goes_on_from_its_scores(
     known, some_model, tmp_path, monkeypatch
 ):
