@@ -36,6 +36,8 @@ class PairCalculator(SelfInfluenceCalculator):
         What is looked at on the side of the queries; see `measured_model`.
     """
 
+    _zeros_are_usual = False
+
     def __init__(self, model: BaseInfluenceModel, measurement: Measurement = None) -> None:
         super().__init__(model)
         self.query_model = measured_model(model, measurement)

@@ -43,7 +43,7 @@ class SelfInfluenceCalculator(ABC):
     _eager_hooks: frozenset[str] = frozenset()
     """Names of the hooks that run as plain Python, for instance because they go over the data."""
 
-    _zeros_are_usual: ClassVar[bool] = False
+    _zeros_are_usual: ClassVar[bool] = True
     """Whether scores may all be zero and say so, as distances and products of features do."""
 
     def __init__(self, model: BaseInfluenceModel) -> None:

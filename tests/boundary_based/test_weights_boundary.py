@@ -15,6 +15,7 @@ from tests.oracles import assert_close
 
 layers = keras.layers
 N = 7  # no multiple of the batch of 3
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 ORDERS = [1, 1.5, 2, np.inf]
 
 
@@ -172,7 +173,7 @@ def test_a_search_leaves_no_trace_in_the_model(kind, fails):
     model, x = network(Fragile()), points(3)
     model.compile("sgd", "mse")
     vars(model.layers[-1])["calls_left"] = 1 if fails else 1000
-    calculator = kind(BaseInfluenceModel(model, loss_function="sparse_categorical_crossentropy"))
+    calculator = kind(BaseInfluenceModel(model, loss_function=LOSS))
     before, outputs = model.get_weights(), model(x).numpy()
     attributes = [sorted(vars(layer)) for layer in model.layers]
     if fails:
