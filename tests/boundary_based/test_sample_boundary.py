@@ -195,7 +195,7 @@ def test_of_several_inputs_only_those_with_a_gradient_move():
 def test_nan_from_the_model_is_an_error():
     model, _, _ = affine(3)
     model.layers[0].bias.assign([np.nan, 0.0, 0.0])
-    with pytest.raises(NonFiniteError, match="from batch 0"):
+    with pytest.raises(NonFiniteError, match="1 of 3 entries NaN or infinite"):
         SampleBoundaryCalculator(BaseInfluenceModel(model, loss_function="mse")).score(
             batches(points(3))
         )
