@@ -42,7 +42,8 @@ MARGIN = 1e-2
 HALF_PRECISION = ("float16", "bfloat16")
 
 # Batches of another size are added up in another order, and deep networks amplify the difference.
-TOLERANCES = {"float64": 1e-8, "float32": 1e-3}
+# Losses of float64 models may pass through float32.
+TOLERANCES = {"float64": 1e-4, "float32": 1e-3}
 HALF_TOLERANCE = 0.05
 
 
