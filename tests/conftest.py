@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 # Read once, when TensorFlow is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -24,6 +26,17 @@ def pytest_configure() -> None:
     tf.config.set_logical_device_configuration(cpu, parts)
     # On a GPU, TensorFlow rounds the factors of float32 products to ten bits unless told not to.
     tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks which tests are marked
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `slow_tests.txt` lists."""
+    here = Path(__file__).parent
+    lines = (here / "slow_tests.txt").read_text(encoding="utf-8").splitlines()
+    listed = re.compile("|".join(f"(?:{line})" for line in lines if not line.startswith("#")))
+    for item in items:
+        if listed.fullmatch(f"{item.path.relative_to(here).as_posix()}::{item.name}"):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -101,6 +101,24 @@ def test_methods_that_solve_take_a_strategy(triage, method):
         assert f"by EKFAC, damping {damping}" in page
 
 
+def test_representer_points_are_those_of_a_head_within_another_model(
+    triage, network, data_path, tmp_path
+):
+    body = network.layers[0](network.inputs[0])
+    head = keras.Sequential(network.layers[1:], name="nested")
+    nested = keras.Model(network.inputs[0], head(body))
+    nested.compile(loss=network.loss)
+    nested.save(tmp_path / "nested.keras")
+    options = ["--method", "representer-lje", "--ihvp", "ekfac", "--damping", "0.1"]
+    _, expected = triage(*options)
+    out = tmp_path / "out"
+    paths = ["--model", tmp_path / "nested.keras", "--data", data_path, "--out", out]
+    result = CliRunner().invoke(app, [str(part) for part in ("triage", *paths, *options)])
+    assert result.exit_code == 0, result.output
+    scores = [pd.read_parquet(path)["score"] for path in (out / "scores.parquet", expected)]
+    np.testing.assert_allclose(*scores, rtol=1e-4)
+
+
 @pytest.mark.parametrize("method", OF_TRAINING, ids=lambda method: method.value)
 def test_methods_that_watch_the_training_need_one(triage, method):
     result, _ = triage("--method", method.value)

@@ -39,6 +39,10 @@ IN_FULL = {
 """The models whose every strategy is tried on every occasion: one of each kind of trouble."""
 
 SELDOM = {
+    "lora-embedding",
+    "lora-einsum",
+    "connectionist-temporal",
+    "multi-head-attention",
     "mse-of-flat-targets",
     "categorical-hinge",
     "squared-hinge",
