@@ -7,6 +7,7 @@ subtracts the batch's mean has no such function: scores would depend on how the 
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -76,37 +77,34 @@ def check_examples(model: BaseInfluenceModel, batch: Batch) -> None:
     """
     check_finite_weights(model.model)
     some = tf.nest.map_structure(lambda t: t[:NUM_TOGETHER], batch)
-    _check_connected(model, _rows(some, 0, 1))
-    _warn_of_logits(model, some)
+    first = _connected(model, _rows(some, 0, 1))
+    whole = _computed(model, some)
+    _warn_of_logits(model, whole)
     count = _size(some)
     if count < 2:
         return
     tolerance = _tolerance(model)
-    whole, again = _computed(model, some), _computed(model, some)
-    if not _agree(whole.losses, again.losses, tolerance):
+    cuts = [*range(1, min(NUM_ALONE, count)), count]
+    parts = [first, *(_computed(model, _rows(some, *cut)) for cut in itertools.pairwise(cuts))]
+    if _losses_agree(whole, parts, tolerance):
+        return
+    if not _losses_agree(whole, [_computed(model, some)], tolerance):
         message = (
             "The model and the loss must give the same for the same batch. Received: two losses "
             "of one batch. Is the model random in inference mode? Pass training=False on to the "
             "layers that draw."
         )
         raise UnsupportedModelError(message)
-    cuts = [*range(min(NUM_ALONE, count)), count]
-    parts = [_computed(model, _rows(some, *cut)) for cut in zip(cuts, cuts[1:], strict=False)]
-    if not all(
-        _agree(losses, np.concatenate(others), tolerance)
-        for losses, *others in zip(whole.losses, *[part.losses for part in parts], strict=True)
-    ):
-        alone = parts[0] if cuts[1] == 1 else _computed(model, _rows(some, 0, 1))
-        raise _coupled(model, _culprit(model, whole, alone, some, tolerance))
+    raise _coupled(model, _culprit(model, whole, first, some, tolerance))
 
 
 @dataclass
 class _Computed:
     """What a batch gives: what was read of it, the outputs, the losses, and calls of layers."""
 
-    read: list[np.ndarray]
-    outputs: list[np.ndarray]
-    losses: list[np.ndarray]
+    read: tuple[Any, ...]
+    outputs: Any
+    losses: tf.Tensor
     calls: list[tuple[keras.layers.Layer, list[np.ndarray], list[np.ndarray]]] = field(
         default_factory=list
     )
@@ -115,8 +113,13 @@ class _Computed:
 def _computed(model: BaseInfluenceModel, batch: Batch) -> _Computed:
     read = model.process_batch_for_loss_fn(batch)
     outputs = model(read[0])
-    losses = model.loss_function(read[1], outputs, read[2])
-    return _Computed(_arrays(read), _arrays(outputs), _arrays(losses))
+    return _Computed(read, outputs, model.loss_function(read[1], outputs, read[2]))
+
+
+def _losses_agree(whole: _Computed, parts: Sequence[_Computed], tolerance: float) -> bool:
+    """Compare the losses of a batch with those of its parts."""
+    together = np.concatenate([np.asarray(part.losses) for part in parts])
+    return _agree(np.asarray(whole.losses), together, tolerance)
 
 
 def _with_calls(model: BaseInfluenceModel, batch: Batch) -> _Computed:
@@ -146,9 +149,9 @@ def _culprit(
     model: BaseInfluenceModel, whole: _Computed, alone: _Computed, batch: Batch, tolerance: float
 ) -> str:
     """Name what makes another number of the first example than it gives of it alone."""
-    if not _first_agrees(whole.read, alone.read, tolerance):
+    if not _first_agrees(_arrays(whole.read), _arrays(alone.read), tolerance):
         return "the function `process_batch_for_loss_fn`"
-    if _first_agrees(whole.outputs, alone.outputs, tolerance):
+    if _first_agrees(_arrays(whole.outputs), _arrays(alone.outputs), tolerance):
         return f"the {model.loss_function.description}"
     pairs = zip(
         _with_calls(model, batch).calls, _with_calls(model, _rows(batch, 0, 1)).calls, strict=False
@@ -170,13 +173,15 @@ def _coupled(model: BaseInfluenceModel, culprit: str) -> CoupledExamplesError:
     return CoupledExamplesError(message)
 
 
-def _check_connected(model: BaseInfluenceModel, example: Batch) -> None:
+def _connected(model: BaseInfluenceModel, example: Batch) -> _Computed:
+    """Compute an example, and refuse a loss from which no gradient reaches the watched weights."""
     values = [v.value for v in model.weights]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(values)
-        total = tf.reduce_sum(model.per_example_losses(example))
+        result = _computed(model, example)
+        total = tf.reduce_sum(result.losses)
     if any(gradient is not None for gradient in tape.gradient(total, values)):
-        return
+        return result
     watched = sorted({block.name for block in model.layout.blocks})
     message = (
         f"A gradient of the {model.loss_function.description} must reach the watched weights. "
@@ -187,10 +192,10 @@ def _check_connected(model: BaseInfluenceModel, example: Batch) -> None:
     raise NoGradientError(message)
 
 
-def _warn_of_logits(model: BaseInfluenceModel, batch: Batch) -> None:
+def _warn_of_logits(model: BaseInfluenceModel, whole: _Computed) -> None:
     """Say so where a loss of probabilities is given logits, whose gradient it clips away."""
-    inputs, targets, sample_weight = model.process_batch_for_loss_fn(batch)
-    parts = model.loss_function.per_output(targets, model(inputs), sample_weight)
+    _, targets, sample_weight = whole.read
+    parts = model.loss_function.per_output(targets, whole.outputs, sample_weight)
     for loss, _, _, output, _ in parts:
         if told_from_logits(loss) is not False:
             continue
