@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +14,11 @@ import numpy as np
 from ..errors import DataSourceError, NonFiniteError
 from ..linalg.checks import check_count
 from ..utils.progress import check_verbose, progress_bar
+from ..utils.records import Arrays, RecordKind, Settings
 from .checks import kept_mask
 from .ground_truth import GroundTruth
 from .measures import check_finite_outputs
-from .storage import check_settings, plain_settings, read_record, write_record
+from .storage import check_settings, plain_settings
 
 Train: TypeAlias = Callable[[np.ndarray, int], Any]
 """``train(positions (k,), seed) -> model``: train on those rows of the training set."""
@@ -28,9 +27,10 @@ Measure: TypeAlias = Callable[[Any], Any]
 """``measure(model) -> (m,)``: a number for each query."""
 
 SETTINGS_FILE = "settings.json"
-_KIND = "retraining"
 _FOLDER_REMEDY = "Choose another folder, or delete this one to train again."
-_FILE_REMEDY = "Delete it to train again."
+
+RETRAINING = RecordKind("retraining", "Delete it to train again.")
+SETTINGS = RecordKind("list of settings", _FOLDER_REMEDY)
 
 
 def retrain(
@@ -177,11 +177,11 @@ class _Folder:
         file = path / SETTINGS_FILE
         if not file.exists():
             self._begin(file, settings)
-        check_settings(_read_json(file), settings, path, _FOLDER_REMEDY)
+        stored = SETTINGS.read(file, lambda header, _: dict(header["settings"]))
+        check_settings(stored, settings, path, _FOLDER_REMEDY)
 
     def _begin(self, file: Path, settings: dict[str, Any]) -> None:
         """Write the settings, unless another process is first."""
-        self.path.mkdir(parents=True, exist_ok=True)
         # Retrainings come after the settings, so that those of another process are there by now.
         if any(self.path.glob("seed_*/*.npz")) and not file.exists():
             message = (
@@ -190,17 +190,8 @@ class _Folder:
                 f"{_FOLDER_REMEDY}"
             )
             raise DataSourceError(message)
-        temporary = self.path / f".{SETTINGS_FILE}.{uuid.uuid4().hex}"
-        temporary.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-        try:
-            # Unlike a renaming, this does not replace what another process wrote.
-            os.link(temporary, file)
-        except FileExistsError:
-            return  # whose settings are compared with these
-        except OSError:  # a file system without links
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        # What another process wrote meanwhile stays, and is compared with these.
+        SETTINGS.write(file, {"settings": settings}, only_new=True)
 
     def file(self, task: _Task) -> Path:
         """Return the path of a task, which depends on nothing but its subset and seed."""
@@ -209,10 +200,10 @@ class _Folder:
 
     def read(self, task: _Task) -> np.ndarray | None:
         file = self.file(task)
-        return read_record(file, _KIND, _FILE_REMEDY)[1]["outputs"] if file.exists() else None
+        return RETRAINING.read(file, _outputs) if file.exists() else None
 
     def write(self, task: _Task, outputs: np.ndarray) -> None:
-        write_record(self.file(task), _KIND, {"seed": task.seed}, outputs=outputs)
+        RETRAINING.write(self.file(task), {"seed": task.seed}, {"outputs": outputs})
 
 
 @dataclass(frozen=True)
@@ -334,12 +325,5 @@ def _check_size(outputs: np.ndarray, size: int, task: _Task) -> None:
         raise ValueError(message)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        message = (
-            f"The settings of a folder must be readable. Received: {str(file)!r} ({error}). "
-            f"{_FOLDER_REMEDY}"
-        )
-        raise DataSourceError(message) from error
+def _outputs(_: Settings, arrays: Arrays) -> np.ndarray:
+    return arrays["outputs"]
