@@ -65,8 +65,9 @@ def retrain(
         run that was killed goes on where it stopped. None keeps nothing.
     settings
         What the outputs depend on (data, model, queries, hyper-parameters), as JSON can hold it. A
-        folder of other settings is refused. Functions cannot be compared: what is not said here
-        goes unnoticed.
+        folder of other settings is refused. `ConvexTraining`, `NetworkTraining` and `QueryOutputs`
+        say themselves what theirs depend on, data included, by a method ``fingerprint``; of a
+        function that has none, what is not said here goes unnoticed.
     higher_is_better
         Whether a larger output is a better one. None asks ``measure.higher_is_better``, which a
         `QueryOutputs` has, and takes False where that does not say.
@@ -102,7 +103,7 @@ def retrain(
     """
     check_verbose(verbose)
     better = _direction(measure, higher_is_better)
-    plan = _Plan.of(kept, seeds, folder, settings, better)
+    plan = _Plan.of(kept, seeds, folder, _all_settings(settings, train, measure), better)
     found = plan.done(list(plan.tasks()), train, measure, verbose)
     return plan.collected(found, plain_settings(settings), better)
 
@@ -147,7 +148,8 @@ def retrain_shard(
         )
         raise ValueError(message)
     check_verbose(verbose)
-    plan = _Plan.of(kept, seeds, folder, settings, _direction(measure, higher_is_better))
+    described = _all_settings(settings, train, measure)
+    plan = _Plan.of(kept, seeds, folder, described, _direction(measure, higher_is_better))
     plan.done(list(plan.tasks())[shard::num_shards], train, measure, verbose)
 
 
@@ -220,13 +222,13 @@ class _Plan:
         kept: np.ndarray,
         seeds: Sequence[int],
         folder: str | os.PathLike[str] | None,
-        settings: Mapping[str, Any] | None,
+        settings: Mapping[str, Any],
         higher_is_better: bool,
     ) -> _Plan:
         """Return the plan, its arguments checked and its folder begun."""
         kept, seeds = kept_mask(kept), _checked_seeds(seeds)
         known = {"num_examples": kept.shape[1], "higher_is_better": higher_is_better}
-        content = {**plain_settings(settings), **known}
+        content = {**settings, **known}
         return cls(kept, seeds, None if folder is None else _Folder(Path(folder), content))
 
     def tasks(self) -> Iterator[_Task]:
@@ -268,6 +270,18 @@ class _Plan:
         return GroundTruth(
             self.kept, np.array(outputs), np.array(full), self.seeds, settings, higher_is_better
         )
+
+
+def _all_settings(
+    settings: Mapping[str, Any] | None, train: Train, measure: Measure
+) -> dict[str, Any]:
+    """Return what the user says that outputs depend on, and what the parts say of themselves."""
+    content = plain_settings(settings)
+    for name, part in (("train", train), ("measure", measure)):
+        if hasattr(part, "fingerprint"):
+            described = plain_settings(part.fingerprint())
+            content |= {f"{name}.{key}": value for key, value in described.items()}
+    return content
 
 
 def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:

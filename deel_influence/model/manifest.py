@@ -134,7 +134,7 @@ def _parsed(folder: Path, header: Settings, _: Arrays) -> list[RecordedCheckpoin
 
 
 def _entry(folder: Path, path: str, **numbers: Any) -> RecordedCheckpoint:
-    if Path(path).name != path:  # and what is undone gets deleted
+    if Path(path).name != path or path in ("", ".."):  # and what is undone gets deleted
         message = f"the path {path!r} leaves the folder"
         raise ValueError(message)
     return RecordedCheckpoint(folder / path, **numbers)

@@ -148,7 +148,7 @@ class RecordKind:
                 header = json.loads(path.read_text(encoding="utf-8"))
             else:
                 arrays = read_arrays(path, is_stored=True)
-                header = json.loads(arrays.pop(_HEADER).tobytes())
+                header = json.loads(arrays.pop(_HEADER, np.array([])).tobytes() or b"null")
         except FileNotFoundError as error:
             raise self.refused(path, "is not there") from error
         except UNREADABLE as error:
