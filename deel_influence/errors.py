@@ -71,10 +71,6 @@ class CurvatureSizeError(DeelInfluenceError, MemoryError):
     """A dense curvature matrix does not fit in memory."""
 
 
-class SavedCurvatureError(DeelInfluenceError, ValueError):
-    """A fitted strategy on disk is missing, corrupt, or was fitted on another model."""
-
-
 class MissingDerivativeError(DeelInfluenceError, ValueError):
     """TensorFlow does not have a derivative that a method takes; the message says what works."""
 
@@ -85,6 +81,10 @@ class ConvergenceError(DeelInfluenceError, ArithmeticError):
 
 class DataSourceError(DeelInfluenceError, ValueError):
     """A data source on disk is missing, corrupt or of the wrong form."""
+
+
+class SavedCurvatureError(DataSourceError):
+    """A fitted strategy on disk is missing, corrupt, or was fitted on another model."""
 
 
 class MissingExtraError(DeelInfluenceError, ImportError):

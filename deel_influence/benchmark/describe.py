@@ -15,8 +15,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-_READ_AT_ONCE = 1024
-
 # Arrays of up to so many numbers are written out, larger ones as a digest.
 _FEW = 32
 
@@ -62,27 +60,6 @@ def describe(value: Any) -> Any:
         return _describe_plain(value)
     name = getattr(value, "__qualname__", None) or getattr(value, "name", None)
     return name if isinstance(name, str) else _describe_object(value)
-
-
-def dataset_digest(dataset: tf.data.Dataset, in_order: bool = True) -> str:
-    """Return a text that changes with the examples of a dataset.
-
-    Parameters
-    ----------
-    dataset
-        Single examples, read in one pass.
-    in_order
-        Whether the text changes with their order as well.
-    """
-    hashes = [part.numpy() for part in dataset.map(_hash_of_example).batch(_READ_AT_ONCE)]
-    numbers = np.concatenate([np.empty(0, np.int64), *hashes])
-    return _digest((numbers if in_order else np.sort(numbers)).tobytes())
-
-
-def _hash_of_example(*example: Any) -> tf.Tensor:
-    parts = tf.nest.flatten(example, expand_composites=True)
-    content = tf.strings.join([tf.io.serialize_tensor(part) for part in parts])
-    return tf.strings.to_hash_bucket_fast(content, np.iinfo(np.int64).max)
 
 
 def _describe_object(value: Any) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from ..datasets.label_noise import flip_labels
 from ..errors import EmptyDatasetError
 from ..linalg.checks import check_count
 from ..utils.datasets import check_fixed_order
+from ..utils.digests import digest_of_examples
 from .calculator_factory import InfluenceCalculatorFactory
-from .describe import dataset_digest, describe
+from .describe import describe
 from .result_folder import ResultFolder
 from .results import MethodResult, SeedResult
 from .summaries import require_tensorboard, write_summaries
@@ -294,9 +295,9 @@ class MislabelingDetectorEvaluator:
         """Return, by method, what its runs depend on beside the seed."""
         common = {
             "training_procedure": describe(self.training_procedure),
-            "training_dataset": dataset_digest(self.training_dataset),
+            "training_dataset": digest_of_examples(self.training_dataset),
             # No order is asked of the test set.
-            "test_dataset": dataset_digest(self.test_dataset, in_order=False),
+            "test_dataset": digest_of_examples(self.test_dataset, in_order=False),
             "mislabeling_ratio": self.mislabeling_ratio,
             "nb_classes": self.nb_classes,
             "train_batch_size": self.train_batch_size,

@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataSourceError
-from ..report.files import replacing
-from ..utils.files import UNREADABLE, save_arrays
+from ..utils.files import replacing
+from ..utils.records import Arrays, RecordKind, Settings
 from .results import MethodResult, SeedResult
 
 _ARRAYS = ("scores", "mislabelled")
 _NUMBERS = ("train_accuracy", "test_accuracy", "train_seconds", "score_seconds")
+
+RUN = RecordKind(
+    "benchmark run",
+    "Delete that file and run the benchmark again, which computes only what is missing.",
+)
 
 
 class ResultFolder:
@@ -62,7 +67,7 @@ class ResultFolder:
         path = own if own.exists() else min(own.parent.glob("seed_*.npz"), default=None)
         if path is None:
             return None
-        run, stored = _read_run(path)
+        run, stored = RUN.read(path, _parsed)
         different = _differences(stored, json.loads(json.dumps(settings)))
         if path == own and not np.array_equal(run.mislabelled, mislabelled):
             different.append("the flipped labels")
@@ -77,8 +82,9 @@ class ResultFolder:
 
     def write(self, method: str, run: SeedResult, settings: dict[str, Any]) -> None:
         """Keep a finished run."""
-        arrays = {name: getattr(run, name) for name in (*_ARRAYS, *_NUMBERS, "seed")}
-        save_arrays(self._file(method, run.seed), settings=np.array(json.dumps(settings)), **arrays)
+        numbers = {name: float(getattr(run, name)) for name in _NUMBERS}
+        header = {"settings": settings, "seed": run.seed, **numbers}
+        RUN.write(self._file(method, run.seed), header, {n: getattr(run, n) for n in _ARRAYS})
 
     def write_summary(self, method: str, settings: dict[str, Any]) -> None:
         """Write the measures of all runs of a method to ``results.json``."""
@@ -120,7 +126,7 @@ def load_results(path: str | Path) -> dict[str, MethodResult]:
     for subfolder in [folder, *sorted(p for p in folder.glob("*") if p.is_dir())]:
         files = sorted(subfolder.glob("seed_*.npz"))
         if files:
-            runs = tuple(_read_run(file)[0] for file in files)
+            runs = tuple(RUN.read(file, _parsed)[0] for file in files)
             results[subfolder.name] = MethodResult(subfolder.name, runs)
     if not results:
         message = (
@@ -131,22 +137,11 @@ def load_results(path: str | Path) -> dict[str, MethodResult]:
     return results
 
 
-def _read_run(path: Path) -> tuple[SeedResult, dict[str, Any]]:
+def _parsed(header: Settings, arrays: Arrays) -> tuple[SeedResult, Settings]:
     """Return a run and the settings of its benchmark."""
-    try:
-        # NumPy leaves a damaged file open that it opened itself.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            content: dict[str, Any] = {name: file[name] for name in _ARRAYS}
-            content.update({name: float(file[name]) for name in _NUMBERS})
-            run = SeedResult(seed=int(file["seed"]), **content)
-            return run, json.loads(str(file["settings"]))
-    except UNREADABLE as error:
-        message = (
-            "Files of results must be whole. "
-            f"Received: {str(path)!r}, which cannot be read ({error}). Delete that file and run "
-            "the benchmark again, which computes only what is missing."
-        )
-        raise DataSourceError(message) from error
+    content: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
+    content |= {name: float(header[name]) for name in _NUMBERS}
+    return SeedResult(seed=int(header["seed"]), **content), header["settings"]
 
 
 def _differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ..types import Batch, IdFunction
 from ..utils.devices import check_device
+from ..utils.digests import example_digests
 from ..utils.nearest_neighbors import BaseNearestNeighbors, LinearNearestNeighbors
 from ..utils.top_k import ORDER, check_k, check_order
 from .caching import CACHE, save_vectors
@@ -78,7 +79,7 @@ class BaseInfluenceCalculator(PairCalculator):
         check_device(device)
         if save_influence_vector_ds_path is not None:
             computed = self._vectors(train_set, id_fn, device, verbose="auto")
-            vectors = ((ids, v) for _, ids, v in computed)
+            vectors = ((ids, v, example_digests(batch).numpy()) for batch, ids, v in computed)
             save_vectors(vectors, save_influence_vector_ds_path, self.origin())
         signature = (
             relaxed_element_spec(train_set),

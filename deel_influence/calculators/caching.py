@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from ..errors import DatasetOrderError, DataSourceError
-from ..ihvp.persistence import model_fingerprint
+from ..model.fingerprint import model_fingerprint
+from ..utils.digests import settings_digest
+from ..utils.files import replacing
+from ..utils.records import Arrays, RecordKind, Settings
 from .self_influence import SelfInfluenceCalculator
 
-ORIGIN = "influence_vectors.sha256"
-"""The file that marks a directory of saved vectors, and tells what they were computed with."""
+INDEX = "influence_vectors.json"
+"""The file that marks a folder of saved vectors, and tells what they were computed with."""
+
+_REMEDY = "Compute and save the vectors again."
+VECTORS = RecordKind("folder of influence vectors", _REMEDY)
+PART = RecordKind("part of a folder of influence vectors", _REMEDY)
+
+VectorBatch: TypeAlias = tuple[np.ndarray, tf.Tensor] | tuple[np.ndarray, tf.Tensor, np.ndarray]
+"""Ids ``(b,)``, vectors ``(b, p)`` and, where the data are at hand, their `example_digests`."""
 
 
 class CACHE(Enum):
@@ -40,17 +46,12 @@ def vector_origin(calculator: SelfInfluenceCalculator, settings: tuple) -> str:
     settings
         Its settings, as values with a `repr` that tells them apart.
     """
-    digest = hashlib.sha256(type(calculator).__qualname__.encode())
-    fingerprint = model_fingerprint(calculator.model)
-    digest.update(json.dumps(fingerprint, sort_keys=True).encode())
-    digest.update(repr(settings).encode())
-    return digest.hexdigest()
+    parts = [type(calculator).__qualname__, model_fingerprint(calculator.model), repr(settings)]
+    return settings_digest(parts)
 
 
-def save_vectors(
-    vectors: Iterator[tuple[np.ndarray, tf.Tensor]], path: str | Path, origin: str
-) -> None:
-    """Write ids ``(b,)`` and vectors ``(b, p)``, one file for each batch.
+def save_vectors(vectors: Iterable[VectorBatch], path: str | Path, origin: str) -> None:
+    """Write influence vectors, one file for each batch.
 
     The directory appears whole or not at all; one that is there already is replaced. (A saved
     `tf.data.Dataset` would do, but TensorFlow's save never returns when its input fails.)
@@ -58,7 +59,7 @@ def save_vectors(
     Parameters
     ----------
     vectors
-        Ids and vectors of each batch.
+        A `VectorBatch` for each batch.
     path
         The directory; one that holds anything but saved vectors is left alone.
     origin
@@ -71,19 +72,15 @@ def save_vectors(
     """
     path = Path(path)
     _check_replaceable(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        for index, (ids, rows) in enumerate(vectors):
-            np.savez(temporary / f"{index:08d}.npz", ids=ids, vectors=rows.numpy())
-        (temporary / ORIGIN).write_text(origin)
-    except BaseException:
-        shutil.rmtree(temporary)
-        raise
-    if path.exists():
-        shutil.rmtree(path)
-    temporary.replace(path)
+    count = 0
+    with replacing(path) as folder:
+        for ids, rows, *digests in vectors:
+            arrays = {"ids": ids, "vectors": rows.numpy()}
+            if digests:
+                arrays["digests"] = digests[0]
+            PART.write(folder / _part_name(count), {}, arrays)
+            count += 1
+        VECTORS.write(folder / INDEX, {"origin": origin, "parts": count})
 
 
 class VectorReader:
@@ -103,49 +100,57 @@ class VectorReader:
     """
 
     def __init__(self, path: str | Path, origin: str) -> None:
-        files = sorted(Path(path).glob("*.npz"))
-        if not files or not (Path(path) / ORIGIN).is_file():
+        if not (Path(path) / INDEX).is_file():
             message = (
                 "Argument `load_influence_vector_path` must be a directory with saved influence "
                 f"vectors. Received: {str(path)!r}, which has none. Write them with "
                 "`save_influence_vector_path=`."
             )
             raise DataSourceError(message)
-        if (Path(path) / ORIGIN).read_text() != origin:
+        stored, count = VECTORS.read(
+            Path(path) / INDEX, lambda header, _: (header["origin"], int(header["parts"]))
+        )
+        if stored != origin:
             message = (
                 "The saved influence vectors must be of the same weights, method and settings. "
-                f"Received: {str(path)!r}, which holds others. Compute and save them again."
+                f"Received: {str(path)!r}, which holds others. {_REMEDY}"
             )
             raise DataSourceError(message)
-        self._files = iter(files)
-        self._ids = np.empty(0, dtype=np.int64)
-        self._vectors = np.empty((0, 0))
+        self._files = iter([Path(path) / _part_name(index) for index in range(count)])
+        self._held: list[Arrays] = []
 
-    def read(self, ids: np.ndarray) -> tf.Tensor:
-        """Return the vectors ``(b, p)`` of the next examples, whose ids these must be.
+    def read(self, ids: np.ndarray, digests: np.ndarray | None = None) -> tf.Tensor:
+        """Return the vectors ``(b, p)`` of the next examples.
+
+        Parameters
+        ----------
+        ids
+            What the ids of these examples must be.
+        digests
+            What their `example_digests` must be, where both are known.
 
         Raises
         ------
         DatasetOrderError
             If the saved vectors are of other examples, or in another order.
         """
-        while len(self._ids) < len(ids):
-            file = next(self._files, None)
-            if file is None:
-                break
-            new_ids, vectors = _read_chunk(file)
-            kept = [self._vectors] if len(self._vectors) else []
-            self._ids = np.concatenate([self._ids, new_ids])
-            self._vectors = np.concatenate([*kept, vectors])
-        if not np.array_equal(self._ids[: len(ids)], ids):
+        part = self._next(len(ids))
+        if part is None or not np.array_equal(part["ids"], ids):
             message = (
                 "The saved influence vectors must be of the same examples in the same order as "
-                "`train_set`. Received: others. Compute and save them again."
+                f"`train_set`. Received: others. {_REMEDY}"
             )
             raise DatasetOrderError(message)
-        result = self._vectors[: len(ids)]
-        self._ids, self._vectors = self._ids[len(ids) :], self._vectors[len(ids) :]
-        return tf.convert_to_tensor(result)
+        if digests is not None and "digests" in part:
+            changed = ids[part["digests"] != digests]
+            if len(changed):
+                message = (
+                    "The saved influence vectors must be of the same examples as `train_set`, "
+                    f"inputs and labels. Received: {len(changed)} of {len(ids)} examples of a "
+                    f"batch that were others then, such as {changed[:3].tolist()}. {_REMEDY}"
+                )
+                raise DatasetOrderError(message)
+        return tf.convert_to_tensor(part["vectors"])
 
     def finish(self) -> None:
         """Refuse vectors that are left over at the end of the dataset.
@@ -155,18 +160,41 @@ class VectorReader:
         DatasetOrderError
             If more were saved than read.
         """
-        if len(self._ids) or next(self._files, None) is not None:
+        if self._next(1) is not None:
             message = (
                 "The saved influence vectors must be of the same examples as `train_set`. "
-                "Received: vectors of more examples. Compute and save them again."
+                f"Received: vectors of more examples. {_REMEDY}"
             )
             raise DatasetOrderError(message)
+
+    def _next(self, size: int) -> Arrays | None:
+        """Return the arrays of the next examples; None where fewer are left."""
+        while sum(len(part["ids"]) for part in self._held) < size:
+            file = next(self._files, None)
+            if file is None:
+                return None
+            self._held.append(PART.read(file, _checked_part))
+        names = set.intersection(*(set(part) for part in self._held))
+        joined = {n: np.concatenate([part[n] for part in self._held]) for n in names}
+        self._held = [{name: array[size:] for name, array in joined.items()}]
+        return {name: array[:size] for name, array in joined.items()}
+
+
+def _checked_part(_: Settings, arrays: Arrays) -> Arrays:
+    if len(arrays["ids"]) != len(arrays["vectors"]):
+        message = "ids and vectors of different lengths"
+        raise ValueError(message)
+    return arrays
+
+
+def _part_name(index: int) -> str:
+    return f"{index:08d}.npz"
 
 
 def _check_replaceable(path: Path) -> None:
     if not path.exists():
         return
-    ours = path.is_dir() and (path / ORIGIN).is_file()
+    ours = path.is_dir() and (path / INDEX).is_file()
     if not ours and not (path.is_dir() and not any(path.iterdir())):
         message = (
             "Argument `save_influence_vector_path` must be a new directory, or one with saved "
@@ -174,12 +202,3 @@ def _check_replaceable(path: Path) -> None:
             "something else."
         )
         raise DataSourceError(message)
-
-
-def _read_chunk(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with np.load(file, allow_pickle=False) as chunk:
-            return chunk["ids"], chunk["vectors"]
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        message = f"Cannot read the influence vectors in {str(file)!r}: {error}"
-        raise DataSourceError(message) from error

@@ -16,6 +16,7 @@ from ..gradients.engine import GradientEngine
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement, measured_model
 from ..types import Batch, IdFunction
+from ..utils.digests import example_digests
 from ..utils.running import run
 from .caching import CACHE, VectorReader, vector_origin
 from .queries import Queries, ScoredBatches, ScoreSource, query_chunks
@@ -104,7 +105,7 @@ class PairCalculator(SelfInfluenceCalculator):
         def read() -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
             reader = VectorReader(load_path, origin)
             for _, batch, ids in self._stream(train_set, id_fn, "Influence", 0):
-                yield batch, ids, reader.read(ids)
+                yield batch, ids, reader.read(ids, example_digests(batch).numpy())
             reader.finish()
 
         return self._cached(read, device)

@@ -11,11 +11,14 @@ import tensorflow as tf
 
 from ..errors import DatasetOrderError
 from ..types import Batch
-from ..utils.files import save_arrays
 from ..utils.kernels import Kernel
+from ..utils.records import RecordKind
 
 MAX_CHUNK_BYTES = 2**28
 """Bound on the vectors of the queries that share one pass over the training set."""
+
+
+VALUES = RecordKind("block of influence values", "Compute and save them again.")
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,12 @@ def lined_up(
 def save_scored(path: Path, chunk: Queries, source: ScoreSource) -> None:
     """Write the scores of a chunk of queries, with all ids, to an ``.npz`` file."""
     parts = [(ids, values) for _, ids, values in source.scored(chunk)]
-    save_arrays(
-        path,
-        query_ids=chunk.ids,
-        train_ids=np.concatenate([ids for ids, _ in parts]),
-        values=np.concatenate([values for _, values in parts], axis=1),
-    )
+    arrays = {
+        "query_ids": chunk.ids,
+        "train_ids": np.concatenate([ids for ids, _ in parts]),
+        "values": np.concatenate([values for _, values in parts], axis=1),
+    }
+    VALUES.write(path, {}, arrays)
 
 
 def query_chunks(

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..extras import require
-from ..utils.files import npz_path, save_arrays
+from ..utils.files import npz_path
+from ..utils.records import RecordKind
 from ..utils.top_k import ORDER, BatchSort
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SCORES = RecordKind("file of scores", "Score again, or name the file that `Scores.save` wrote.")
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,25 @@ class Scores:
         int64, shape ``(n,)``, in the order of the dataset.
     values
         Shape ``(n,)``.
+
+    Raises
+    ------
+    ValueError
+        If there is not one value for each id.
     """
 
     ids: np.ndarray
     values: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check that there is a value for each id."""
+        shapes = np.shape(self.ids), np.shape(self.values)
+        if shapes[0] != shapes[1] or len(shapes[0]) != 1:
+            message = (
+                "Argument `values` must hold a number for each of `ids`, both of shape (n,). "
+                f"Received: shape {shapes[1]}, and ids of shape {shapes[0]}."
+            )
+            raise ValueError(message)
 
     def __len__(self) -> int:
         """Return n."""
@@ -47,7 +65,21 @@ class Scores:
         return Scores(ids[0], values[0])
 
     def merge(self, other: Scores) -> Scores:
-        """Join the scores of two shards, ordered by id, so that merges commute."""
+        """Join the scores of two shards, ordered by id, so that merges commute.
+
+        Raises
+        ------
+        ValueError
+            If an id is in both.
+        """
+        both = np.intersect1d(self.ids, other.ids)
+        if len(both):
+            message = (
+                "Argument `other` must hold scores of other examples. Received: "
+                f"{len(both)} ids that are in both, such as {both[:3].tolist()}. Score shards "
+                "with `id_fn=`, so that positions in them are no ids."
+            )
+            raise ValueError(message)
         ids = np.concatenate([self.ids, other.ids])
         order = np.argsort(ids, kind="stable")
         return Scores(ids[order], np.concatenate([self.values, other.values])[order])
@@ -65,12 +97,15 @@ class Scores:
 
     def save(self, path: str | Path) -> Path:
         """Write the scores to an ``.npz`` file, which appears whole or not at all."""
-        path = npz_path(path)
-        save_arrays(path, ids=self.ids, values=self.values)
-        return path
+        return SCORES.write(npz_path(path), {}, {"ids": self.ids, "values": self.values})
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
-        """Read what `save` wrote."""
-        with np.load(npz_path(path), allow_pickle=False) as file:
-            return cls(file["ids"], file["values"])
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        DataSourceError
+            If the file is missing, damaged, or holds no scores.
+        """
+        return SCORES.read(npz_path(path), lambda _, arrays: cls(arrays["ids"], arrays["values"]))

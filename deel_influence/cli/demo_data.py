@@ -10,7 +10,7 @@ import numpy as np
 
 from ..datasets.digits.scikit_learn import read_scikit_learn
 from ..datasets.label_noise import flip_labels
-from ..report.files import replacing
+from ..utils.files import replacing
 from .errors import CommandError
 
 _CLASSES = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import textwrap
@@ -22,6 +23,12 @@ _UsageError: Any = typer.BadParameter.__base__
 _USER_ERROR = 2
 # Some errors of Keras recite a whole configuration.
 _LONGEST_LINE = 1000
+
+# What a disk answers that is full, or may not be written to.
+_DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.EIO),
+}
 
 _logger = logging.getLogger(__name__)
 
@@ -56,6 +63,11 @@ class OneLineErrors(TyperGroup):
             # Seen with --verbose.
             _logger.debug("The error in full:", exc_info=True)
             _fail(str(error))
+        except OSError as error:
+            if error.errno not in _DISK_ERRORS:
+                raise
+            place = f" of {error.filename!r}" if error.filename else ""
+            _fail(f"--out must be where the results can be written. The disk{place} says: {error}.")
         except typer.Abort:
             sys.exit(1)
         if standalone_mode:

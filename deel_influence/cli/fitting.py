@@ -13,7 +13,7 @@ from ..ihvp.base import InverseHessianVectorProduct
 from ..model.influence_model import InfluenceModel
 from ..report.contents import Table
 from ..utils.memory import human_bytes
-from .errors import CommandError, one_line
+from .errors import one_line
 from .settings import StrategySettings
 from .strategies import damping_of, eigenvalues_of, fit_strategy
 from .tables import rich_table
@@ -52,20 +52,13 @@ def fit_and_save(
 
     Raises
     ------
-    CommandError, DataSourceError
-        If the data cannot be read to their end, or the file cannot be written.
+    DataSourceError
+        If the data cannot be read to their end.
     """
     start = time.perf_counter()
     strategy = fit_strategy(model, source, settings, seed, progress)
     seconds = time.perf_counter() - start
-    try:
-        written = strategy.save(path)
-    except OSError as error:
-        message = (
-            f"--out must be a file that can be written. Received: {str(path)!r}, which fails "
-            f"with: {error.strerror}."
-        )
-        raise CommandError(message) from error
+    written = strategy.save(path)
     console.print(rich_table(_table(strategy, source, seconds)))
     size = human_bytes(written.stat().st_size)
     # A path must stay whole to be of use, and may hold brackets.

@@ -15,20 +15,20 @@ from ..evaluation.convex import ConvexTraining
 from ..evaluation.ground_truth import GroundTruth
 from ..evaluation.measures import QueryOutputs
 from ..evaluation.retraining import retrain
-from ..evaluation.scores_folder import dataset_digest
-from ..evaluation.storage import plain_settings, read_record, write_record
 from ..evaluation.subsets import leave_one_out, random_subsets
-from ..ihvp.persistence import model_fingerprint
+from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import InfluenceModel
 from ..model.selection import find_layer
 from ..trac_in.gradient_dot import GradientDot
+from ..utils.digests import dataset_digest
+from ..utils.records import Arrays, RecordKind, Settings
 from .errors import CommandError, one_line
 from .evaluation_settings import DEFAULT_L2, EvaluationSettings
 
 LEAVE_ONE_OUT, HALF_DATA = "leave-one-out", "half-data"
 """The names of the truths, and of their files."""
 
-_KIND = "last layer"
+LAST_LAYER = RecordKind("last layer", "Choose another --out, or delete it.")
 
 
 class LastLayer:
@@ -104,8 +104,8 @@ class LastLayer:
         """
         path = self._folder / "last_layer.npz"
         if path.exists():
-            header, arrays = read_record(path, _KIND, "Choose another --out, or delete it.")
-            different = [k for k in self._described if header["settings"][k] != self._described[k]]
+            described, weights = LAST_LAYER.read(path, _parsed)
+            different = [k for k in self._described if described.get(k) != self._described[k]]
             if different:
                 message = (
                     "--out must be the folder of the same evaluation, or a new one. Received: "
@@ -113,12 +113,12 @@ class LastLayer:
                     f"{' and another '.join(different)}."
                 )
                 raise CommandError(message)
-            return [arrays[f"weight_{i}"] for i in range(len(arrays))]
+            return weights
         with _explained_convergence():
             trained = self._training.full().trainable_variables
         weights = [tf.convert_to_tensor(variable.value).numpy() for variable in trained]
         named = {f"weight_{i}": weight for i, weight in enumerate(weights)}
-        write_record(path, _KIND, {"settings": plain_settings(self._described)}, **named)
+        LAST_LAYER.write(path, {"settings": self._described}, named)
         return weights
 
     def _retrained(self, kept: np.ndarray) -> GroundTruth:
@@ -140,6 +140,11 @@ class LastLayer:
         largest, others = np.split(order, [(count + 1) // 2])
         generator = np.random.default_rng(self._settings.seed)
         return np.sort(np.append(largest, generator.permutation(others)[: count // 2]))
+
+
+def _parsed(header: Settings, arrays: Arrays) -> tuple[Settings, list[np.ndarray]]:
+    """Return what a last layer was trained on, and its weights."""
+    return dict(header["settings"]), [arrays[f"weight_{i}"] for i in range(len(arrays))]
 
 
 def _last_dense(model: InfluenceModel) -> keras.layers.Dense:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.files import UNREADABLE
+from ..utils.records import UNREADABLE, read_arrays
 from .errors import CommandError, one_line
 
 KEY = "mislabelled"
@@ -64,15 +64,14 @@ def _listed(path: Path, ids: np.ndarray) -> np.ndarray:
 
 
 def _read_mask(path: Path) -> np.ndarray:
-    # Opened here, because NumPy leaves a file open that it cannot read.
-    with path.open("rb") as stream:
-        content = np.load(stream, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        if KEY not in content.files:
-            message = (
-                f"--wrong-labels must hold an array {KEY!r}. "
-                f"Received: {str(path)!r} with {content.files}."
-            )
-            raise CommandError(message)
-        return content[KEY]
+    if path.suffix == ".npy":
+        # Mapped, so that no memory is taken for numbers that the file does not hold.
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    content = read_arrays(path)
+    if KEY not in content:
+        message = (
+            f"--wrong-labels must hold an array {KEY!r}. "
+            f"Received: {str(path)!r} with {list(content)}."
+        )
+        raise CommandError(message)
+    return content[KEY]

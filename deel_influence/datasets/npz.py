@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataSourceError
-from ..utils.files import UNREADABLE
+from ..utils.records import UNREADABLE, read_arrays
 from .source import DataSource, stream_arrays
 
 _EXAMPLE_KEYS = (("x", "y"), ("x_train", "y_train"))
@@ -56,15 +56,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     wanted = {key for pair in _EXAMPLE_KEYS for key in pair}
     wanted.update(_ID_KEYS, ("class_names", "feature_names"))
     try:
-        # Opened here, because NumPy leaves a file open that it cannot read.
-        with path.open("rb") as file:
-            # A pickle can run any code while it is read, so none is.
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                # A file written by np.save, whatever its name says.
-                return {}
-            # Members that nobody asks for, such as a test set, stay unread.
-            return {key: archive[key] for key in archive.files if key in wanted}
+        # Members that nobody asks for, such as a test set, stay unread.
+        return read_arrays(path, wanted.__contains__)
     except UNREADABLE as error:
         message = (
             f"The data file must be a readable `.npz` archive of arrays without pickled objects. "
@@ -110,6 +103,12 @@ def _find_ids(arrays: Mapping[str, np.ndarray], count: int, path: Path) -> np.nd
             f"example. Received: shape {ids.shape}, dtype {ids.dtype}, "
             f"{len(np.unique(ids))} different values. "
             "Leave it out to identify examples by their positions."
+        )
+        raise DataSourceError(message)
+    if ids.max() > np.iinfo(np.int64).max:
+        message = (
+            f"The array `{key}` of {str(path)!r} must hold ids of at most {2**63 - 1}. "
+            f"Received: {ids.max()}. Number the examples anew."
         )
         raise DataSourceError(message)
     return ids.astype(np.int64)

@@ -20,9 +20,10 @@ from ..errors import (
     UnsupportedModelError,
 )
 from ..ihvp.base import InverseHessianVectorProduct
-from ..ihvp.persistence import data_fingerprint, model_fingerprint
+from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..utils.datasets import check_fixed_order, count_examples
+from ..utils.digests import dataset_digest
 from .subsets import sums_of_removed
 
 PAIRS, SINGLE, CHANGES, FIT = "pairs", "single", "changes", "fit"
@@ -266,7 +267,7 @@ def _data_settings(dataset: tf.data.Dataset | None) -> dict[str, Any] | None:
         check_fixed_order(dataset)
     except DatasetOrderError:  # allowed here, and then no batch is the first
         return {"examples": count_examples(dataset)}
-    return data_fingerprint(dataset)
+    return dataset_digest(dataset)
 
 
 def _pairs(calculator: Any, questions: Questions) -> np.ndarray | None:

@@ -179,6 +179,10 @@ class ConvexTraining:
         self._objective.move(point)
         return self._objective.model
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what the trained models depend on beside the positions, as JSON can hold it."""
+        return {"tolerance": self.tolerance, **self._objective.fingerprint()}
+
     def full(self) -> keras.Model:
         """Return a new float64 model, trained on all examples."""
         return self(np.arange(self.num_examples))

@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from ..curvature.dense import dense_curvature, regularizer_hessian
 from ..curvature.regularizer import regularizer_diagonal
+from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
+from ..utils.digests import array_digest
 from .double_precision import float64_copy
 from .held_data import HeldData
 
@@ -67,6 +69,12 @@ class ConvexObjective:
     def point(self) -> np.ndarray:
         """The trainable weights that the model has now, shape ``(p,)``."""
         return self.wrapped.layout.flatten([v.value for v in self.wrapped.weights]).numpy()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what the minimum depends on, as JSON: not the weights that a search starts at."""
+        frozen = [variable.value.numpy() for variable in self.model.non_trainable_variables]
+        described = {**model_fingerprint(self.wrapped), "weights": array_digest(*frozen)}
+        return {"data": self._data.digest(), **described}
 
     def move(self, point: np.ndarray) -> None:
         """Give the model other trainable weights, shape ``(p,)``."""

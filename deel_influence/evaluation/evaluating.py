@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from ..baselines.loss import LossScore
-from ..ihvp.persistence import model_fingerprint
 from ..linalg.checks import check_count
+from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..utils.datasets import check_dataset, check_fixed_order, count_examples
+from ..utils.digests import array_digest, dataset_digest
 from ..utils.progress import check_verbose, progress_bar
 from .calculator_scores import (
     CHANGES,
@@ -30,7 +31,7 @@ from .comparison import Comparison, Row
 from .correlations import is_constant, strategy_correlations
 from .evaluation import Evaluation, table_of
 from .ground_truth import GroundTruth
-from .scores_folder import ScoresFolder, array_digest, dataset_digest
+from .scores_folder import ScoresFolder
 
 BUDGETS = (0.05, 0.1, 0.2, 0.3)
 """Shares of the list that are read, where none are given."""

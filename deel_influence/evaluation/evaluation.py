@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import textwrap
@@ -11,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataSourceError
-from ..report.files import replacing
+from ..utils.files import replacing
+from ..utils.records import Arrays, RecordKind, Settings
 from .checks import require_pandas
 
 if TYPE_CHECKING:
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 CONTENT, TABLE = "evaluation.json", "table.csv"
 """The files that `Evaluation.save` writes."""
 
-FORMAT = 1
-"""Version of the file's form; a reader refuses those it does not know."""
+EVALUATION = RecordKind("saved evaluation", "Evaluate again.", version=2)
 
 _INDEX = "method"
 
@@ -89,15 +87,12 @@ class Evaluation:
         """Write ``table.csv``, and all of it as ``evaluation.json``; return the folder."""
         folder = Path(folder)
         content = {
-            "format": FORMAT,
             "table": _to_json(self.table),
             "missing": self.missing,
             "correlations": None if self.correlations is None else _to_json(self.correlations),
             "settings": self.settings,
         }
-        with replacing(folder / CONTENT) as temporary:
-            text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        EVALUATION.write(folder / CONTENT, content)
         with replacing(folder / TABLE) as temporary:
             self.table.to_csv(temporary)
         return folder
@@ -111,30 +106,17 @@ class Evaluation:
         DataSourceError
             If it is missing, damaged or of another version.
         """
-        path = Path(folder) / CONTENT
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            version = content["format"]
-            correlations = content["correlations"]
-            evaluation = cls(
-                _from_json(content["table"], _INDEX),
-                content["missing"],
-                None if correlations is None else _from_json(correlations),
-                content["settings"],
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            message = (
-                "Argument `folder` must hold what `Evaluation.save` wrote. Received: "
-                f"{str(folder)!r}, where {CONTENT} cannot be read ({error!r}). Evaluate again."
-            )
-            raise DataSourceError(message) from error
-        if version != FORMAT:
-            message = (
-                f"A saved evaluation must be of version {FORMAT}. Received: {str(path)!r}, of "
-                f"version {version!r}. Read it with the release that wrote it."
-            )
-            raise DataSourceError(message)
-        return evaluation
+        return EVALUATION.read(Path(folder) / CONTENT, cls._parsed)
+
+    @classmethod
+    def _parsed(cls, content: Settings, _: Arrays) -> Evaluation:
+        correlations = content["correlations"]
+        return cls(
+            _from_json(content["table"], _INDEX),
+            content["missing"],
+            None if correlations is None else _from_json(correlations),
+            content["settings"],
+        )
 
 
 def _is_head(column: str) -> bool:

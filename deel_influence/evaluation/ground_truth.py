@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..utils.files import npz_path
+from ..utils.records import Arrays, RecordKind, Settings
 from .checks import finite_array, kept_mask
-from .storage import check_settings, plain_settings, read_record, write_record
+from .storage import check_settings, plain_settings
 
-_KIND = "ground truth"
-_REMEDY = "Make the ground truth again, or name its file."
+TRUTH = RecordKind("ground truth", "Make the ground truth again, or name its file.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,6 @@ class GroundTruth:
         -------
         The path of the file, which appears whole or not at all.
         """
-        path = npz_path(path)
         header = {
             "num_examples": self.kept.shape[1],
             "seeds": list(self.seeds),
@@ -118,8 +117,7 @@ class GroundTruth:
         }
         bits = np.packbits(self.kept, axis=1)
         arrays = {"kept": bits, "outputs": self.outputs, "full_outputs": self.full_outputs}
-        write_record(path, _KIND, header, **arrays)
-        return path
+        return TRUTH.write(npz_path(path), header, arrays)
 
     @classmethod
     def load(cls, path: str | Path, settings: Mapping[str, Any] | None = None) -> GroundTruth:
@@ -139,9 +137,13 @@ class GroundTruth:
             missing, damaged, or none of a ground truth.
         """
         path = npz_path(path)
-        header, arrays = read_record(path, _KIND, _REMEDY)
+        truth = TRUTH.read(path, cls._parsed)
         if settings is not None:
-            check_settings(header["settings"], plain_settings(settings), path, _REMEDY)
+            check_settings(truth.settings, plain_settings(settings), path, TRUTH.remedy)
+        return truth
+
+    @classmethod
+    def _parsed(cls, header: Settings, arrays: Arrays) -> GroundTruth:
         kept = np.unpackbits(arrays["kept"], axis=1, count=header["num_examples"]).astype(bool)
         return cls(
             kept,

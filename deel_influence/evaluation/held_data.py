@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ..utils.digests import array_digest
+
 
 class HeldData:
     """Examples as one nest of tensors.
@@ -44,6 +46,10 @@ class HeldData:
             return tf.cast(tensor, tf.float64) if tensor.dtype.is_floating else tensor
 
         self.tensors = tf.nest.map_structure(widened, self.tensors)
+
+    def digest(self) -> str:
+        """Return a text that changes with any number of any row."""
+        return array_digest(*(tensor.numpy() for tensor in tf.nest.flatten(self.tensors)))
 
     def slice(self, start: Any, end: Any) -> Any:
         """Return the rows from ``start`` to before ``end``; both may be tensors."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import NonFiniteError
 from ..linalg.checks import check_count
+from ..model.computations import describe
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement, measured_model
 from ..utils.kernels import Kernel
@@ -75,6 +76,12 @@ class QueryOutputs:
         if callable(self.measurement):
             return None
         return self.measurement in ("margin", "logit")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what the outputs depend on beside the model, as JSON can hold it."""
+        settings = {"measurement": self.measurement, "loss": self._loss}
+        described = {name: describe(value) for name, value in settings.items()}
+        return {"data": self._data.digest(), **described}
 
     def __call__(self, model: keras.Model) -> np.ndarray:
         """Return the outputs ``(m,)``, float64.

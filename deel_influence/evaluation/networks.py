@@ -13,7 +13,9 @@ import tensorflow as tf
 
 from ..errors import NonFiniteError, UnsupportedModelError
 from ..linalg.checks import check_count
+from ..model.computations import describe
 from ..model.copies import assign_weights
+from ..utils.digests import array_digest
 from .held_data import HeldData
 from .positions import checked_positions
 
@@ -134,6 +136,17 @@ class NetworkTraining:
         model.optimizer.finalize_variable_values(model.trainable_variables)
         self._check_finite(model, positions, seed)
         return model
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what the models depend on beside positions and seed, as JSON can hold it."""
+        return {
+            "data": self._data.digest(),
+            "make_model": describe(self._make_model),
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "start": None if self._start is None else array_digest(*self._start),
+        }
 
     def _order(self, positions: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         if not self.shuffle:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +14,11 @@ import numpy as np
 from ..errors import DataSourceError, NonFiniteError
 from ..linalg.checks import check_count
 from ..utils.progress import check_verbose, progress_bar
+from ..utils.records import Arrays, RecordKind, Settings
 from .checks import kept_mask
 from .ground_truth import GroundTruth
 from .measures import check_finite_outputs
-from .storage import check_settings, plain_settings, read_record, write_record
+from .storage import check_settings, plain_settings
 
 Train: TypeAlias = Callable[[np.ndarray, int], Any]
 """``train(positions (k,), seed) -> model``: train on those rows of the training set."""
@@ -28,9 +27,10 @@ Measure: TypeAlias = Callable[[Any], Any]
 """``measure(model) -> (m,)``: a number for each query."""
 
 SETTINGS_FILE = "settings.json"
-_KIND = "retraining"
 _FOLDER_REMEDY = "Choose another folder, or delete this one to train again."
-_FILE_REMEDY = "Delete it to train again."
+
+RETRAINING = RecordKind("retraining", "Delete it to train again.")
+SETTINGS = RecordKind("list of settings", _FOLDER_REMEDY)
 
 
 def retrain(
@@ -65,8 +65,9 @@ def retrain(
         run that was killed goes on where it stopped. None keeps nothing.
     settings
         What the outputs depend on (data, model, queries, hyper-parameters), as JSON can hold it. A
-        folder of other settings is refused. Functions cannot be compared: what is not said here
-        goes unnoticed.
+        folder of other settings is refused. `ConvexTraining`, `NetworkTraining` and `QueryOutputs`
+        say themselves what theirs depend on, data included, by a method ``fingerprint``; of a
+        function that has none, what is not said here goes unnoticed.
     higher_is_better
         Whether a larger output is a better one. None asks ``measure.higher_is_better``, which a
         `QueryOutputs` has, and takes False where that does not say.
@@ -102,7 +103,7 @@ def retrain(
     """
     check_verbose(verbose)
     better = _direction(measure, higher_is_better)
-    plan = _Plan.of(kept, seeds, folder, settings, better)
+    plan = _Plan.of(kept, seeds, folder, _all_settings(settings, train, measure), better)
     found = plan.done(list(plan.tasks()), train, measure, verbose)
     return plan.collected(found, plain_settings(settings), better)
 
@@ -147,7 +148,8 @@ def retrain_shard(
         )
         raise ValueError(message)
     check_verbose(verbose)
-    plan = _Plan.of(kept, seeds, folder, settings, _direction(measure, higher_is_better))
+    described = _all_settings(settings, train, measure)
+    plan = _Plan.of(kept, seeds, folder, described, _direction(measure, higher_is_better))
     plan.done(list(plan.tasks())[shard::num_shards], train, measure, verbose)
 
 
@@ -177,11 +179,11 @@ class _Folder:
         file = path / SETTINGS_FILE
         if not file.exists():
             self._begin(file, settings)
-        check_settings(_read_json(file), settings, path, _FOLDER_REMEDY)
+        stored = SETTINGS.read(file, lambda header, _: dict(header["settings"]))
+        check_settings(stored, settings, path, _FOLDER_REMEDY)
 
     def _begin(self, file: Path, settings: dict[str, Any]) -> None:
         """Write the settings, unless another process is first."""
-        self.path.mkdir(parents=True, exist_ok=True)
         # Retrainings come after the settings, so that those of another process are there by now.
         if any(self.path.glob("seed_*/*.npz")) and not file.exists():
             message = (
@@ -190,17 +192,8 @@ class _Folder:
                 f"{_FOLDER_REMEDY}"
             )
             raise DataSourceError(message)
-        temporary = self.path / f".{SETTINGS_FILE}.{uuid.uuid4().hex}"
-        temporary.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-        try:
-            # Unlike a renaming, this does not replace what another process wrote.
-            os.link(temporary, file)
-        except FileExistsError:
-            return  # whose settings are compared with these
-        except OSError:  # a file system without links
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        # What another process wrote meanwhile stays, and is compared with these.
+        SETTINGS.write(file, {"settings": settings}, only_new=True)
 
     def file(self, task: _Task) -> Path:
         """Return the path of a task, which depends on nothing but its subset and seed."""
@@ -209,10 +202,10 @@ class _Folder:
 
     def read(self, task: _Task) -> np.ndarray | None:
         file = self.file(task)
-        return read_record(file, _KIND, _FILE_REMEDY)[1]["outputs"] if file.exists() else None
+        return RETRAINING.read(file, _outputs) if file.exists() else None
 
     def write(self, task: _Task, outputs: np.ndarray) -> None:
-        write_record(self.file(task), _KIND, {"seed": task.seed}, outputs=outputs)
+        RETRAINING.write(self.file(task), {"seed": task.seed}, {"outputs": outputs})
 
 
 @dataclass(frozen=True)
@@ -229,13 +222,13 @@ class _Plan:
         kept: np.ndarray,
         seeds: Sequence[int],
         folder: str | os.PathLike[str] | None,
-        settings: Mapping[str, Any] | None,
+        settings: Mapping[str, Any],
         higher_is_better: bool,
     ) -> _Plan:
         """Return the plan, its arguments checked and its folder begun."""
         kept, seeds = kept_mask(kept), _checked_seeds(seeds)
         known = {"num_examples": kept.shape[1], "higher_is_better": higher_is_better}
-        content = {**plain_settings(settings), **known}
+        content = {**settings, **known}
         return cls(kept, seeds, None if folder is None else _Folder(Path(folder), content))
 
     def tasks(self) -> Iterator[_Task]:
@@ -277,6 +270,18 @@ class _Plan:
         return GroundTruth(
             self.kept, np.array(outputs), np.array(full), self.seeds, settings, higher_is_better
         )
+
+
+def _all_settings(
+    settings: Mapping[str, Any] | None, train: Train, measure: Measure
+) -> dict[str, Any]:
+    """Return what the user says that outputs depend on, and what the parts say of themselves."""
+    content = plain_settings(settings)
+    for name, part in (("train", train), ("measure", measure)):
+        if hasattr(part, "fingerprint"):
+            described = plain_settings(part.fingerprint())
+            content |= {f"{name}.{key}": value for key, value in described.items()}
+    return content
 
 
 def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
@@ -334,12 +339,5 @@ def _check_size(outputs: np.ndarray, size: int, task: _Task) -> None:
         raise ValueError(message)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        message = (
-            f"The settings of a folder must be readable. Received: {str(file)!r} ({error}). "
-            f"{_FOLDER_REMEDY}"
-        )
-        raise DataSourceError(message) from error
+def _outputs(_: Settings, arrays: Arrays) -> np.ndarray:
+    return arrays["outputs"]

@@ -8,15 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
 from ..errors import DataSourceError
-from ..utils.datasets import numbered_batches
+from ..utils.records import Arrays, RecordKind, Settings
 from .calculator_scores import CalculatorScores
-from .storage import plain_settings, read_record, write_record
+from .storage import plain_settings
 
-_KIND, _SUFFIX = "set of scores", ".scores.npz"
+_SUFFIX = ".scores.npz"
 _CHANGES = "changes: "
 _OTHERS = {
     "train_set": "other training examples",
@@ -26,7 +23,10 @@ _OTHERS = {
     "model": "another model",
 }
 _NOT_FOR_FILES = re.compile(r"[^A-Za-z0-9-]+")
-_REMEDY = "Delete that file and evaluate again, which computes only what is missing."
+
+SCORES = RecordKind(
+    "set of scores", "Delete that file and evaluate again, which computes only what is missing."
+)
 
 
 class OtherScoresError(DataSourceError):
@@ -74,7 +74,7 @@ class ScoresFolder:
         # Those in one folder are alike. Other files are no matter, nor what killed writes left.
         one = min(self.path.glob(f"*{_SUFFIX}"), default=None)
         if one is not None:
-            self._check(one, _read(one)[0])
+            self._check(one, SCORES.read(one, _parsed)[0])
 
     def read(self, name: str, calculator: Mapping[str, Any] | None) -> CalculatorScores | None:
         """Return the scores that a calculator gave before, or None.
@@ -94,7 +94,7 @@ class ScoresFolder:
         file = self._file(name)
         if not file.exists():
             return None
-        settings, scores = _read(file)
+        settings, scores = SCORES.read(file, _parsed)
         self._check(file, settings)
         if calculator is not None and scores.calculator != calculator:
             stored = scores.calculator or {}
@@ -126,7 +126,7 @@ class ScoresFolder:
             "missing": dict(scores.missing),
             "seconds": [scores.fit_seconds, scores.score_seconds],
         }
-        write_record(self._file(name), _KIND, header, **arrays)
+        SCORES.write(self._file(name), header, arrays)
 
     def _check(self, file: Path, settings: Mapping[str, Any]) -> None:
         """Refuse a file that was written with other settings."""
@@ -143,40 +143,8 @@ class ScoresFolder:
         return self.path / f"{_NOT_FOR_FILES.sub('_', name).strip('_')[:60]}_{digest}{_SUFFIX}"
 
 
-def dataset_digest(dataset: tf.data.Dataset) -> dict[str, Any]:
-    """Return the number of examples and a digest of all of them, however they are batched."""
-    digests: list[Any] = []
-    count = 0
-    for batch, ids in numbered_batches(dataset):
-        count += len(ids)
-        parts = [part.numpy() for part in tf.nest.flatten(batch, expand_composites=True)]
-        if not digests:
-            digests = [hashlib.sha256(f"{p.dtype} {p.shape[1:]}".encode()) for p in parts]
-        for digest, part in zip(digests, parts, strict=True):
-            digest.update(_bytes_of(part))
-    together = "".join(digest.hexdigest() for digest in digests)
-    return {"examples": count, "digest": hashlib.sha256(together.encode()).hexdigest()}
-
-
-def array_digest(*arrays: np.ndarray) -> str:
-    """Return a digest of arrays: their types, shapes and contents."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(_bytes_of(array))
-    return digest.hexdigest()
-
-
-def _bytes_of(array: np.ndarray) -> bytes:
-    if array.dtype == object:
-        # The bytes of an array of texts are addresses.
-        return b"".join(repr(value).encode() + b"," for value in array.ravel().tolist())
-    return array.tobytes()
-
-
-def _read(file: Path) -> tuple[dict[str, Any], CalculatorScores]:
+def _parsed(header: Settings, arrays: Arrays) -> tuple[Settings, CalculatorScores]:
     """Return the settings of a file, and the scores."""
-    header, arrays = read_record(file, _KIND, _REMEDY)
     fit_seconds, score_seconds = header["seconds"]
     scores = CalculatorScores(
         pairs=arrays.pop("pairs", None),

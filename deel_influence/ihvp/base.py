@@ -14,18 +14,14 @@ import tensorflow as tf
 from ..errors import SavedCurvatureError
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.engine import GradientEngine
+from ..model.fingerprint import check_same_model, model_fingerprint
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..utils.datasets import check_dataset, numbered_batches, sample_examples
+from ..utils.digests import dataset_digest
+from ..utils.files import npz_path
 from ..utils.running import check_finite_inputs, run
 from .damping import AUTO, damping_vector, resolve_damping
-from .persistence import (
-    check_same_data,
-    check_same_model,
-    data_fingerprint,
-    model_fingerprint,
-    read_fitted,
-    write_fitted,
-)
+from .persistence import STRATEGY, check_same_data
 
 
 class InverseHessianVectorProduct(ABC):
@@ -136,9 +132,9 @@ class InverseHessianVectorProduct(ABC):
             "strategy": self.name,
             "config": self.get_config(),
             "model": self._model_fingerprint,
-            "data": data_fingerprint(self.train_dataset) if self.needs_data else None,
+            "data": dataset_digest(self.train_dataset) if self.needs_data else None,
         }
-        return write_fitted(path, header, self._state())
+        return STRATEGY.write(npz_path(path), header, self._state())
 
     @classmethod
     def load(
@@ -165,15 +161,16 @@ class InverseHessianVectorProduct(ABC):
             strategies whose products go over the data, also on other data.
         """
         check_influence_model(model)
-        header, state = read_fitted(path)
-        strategy = cls._registered.get(header["strategy"])
-        if strategy is None or not issubclass(strategy, cls):
-            message = (
-                f"The file must hold a fitted {cls.__name__}. Received: {str(path)!r} with the "
-                f"strategy {header['strategy']!r}."
-            )
-            raise SavedCurvatureError(message)
-        check_same_model(header["model"], model, path)
+        if train_dataset is not None:
+            check_dataset(train_dataset, "train_dataset", model.input_rank)
+        path = npz_path(path)
+        header, state = STRATEGY.read(path, lambda header, arrays: (header, arrays))
+        with STRATEGY.parsing(path):
+            name, config, fitted_on = header["strategy"], dict(header["config"]), header["model"]
+            strategy = cls._registered.get(name)
+            if strategy is None or not issubclass(strategy, cls):
+                raise STRATEGY.refused(path, f"holds the strategy {name!r}, no {cls.__name__}")
+            check_same_model(fitted_on, model, path)
         if strategy.needs_data and train_dataset is None:
             message = (
                 f"The products of {strategy.__name__} go over the training set. Received: none. "
@@ -182,14 +179,8 @@ class InverseHessianVectorProduct(ABC):
             raise ValueError(message)
         if strategy.needs_data:
             check_same_data(header["data"], train_dataset, path)
-        try:
-            return strategy.restored(model, train_dataset, header["config"], state)
-        except KeyError as error:
-            message = (
-                f"The file must hold all arrays of a fitted {strategy.__name__}. Received: "
-                f"{str(path)!r}, without {error}. Fit and save again."
-            )
-            raise SavedCurvatureError(message) from error
+        with STRATEGY.parsing(path):
+            return strategy.restored(model, train_dataset, config, state)
 
     @classmethod
     def restored(

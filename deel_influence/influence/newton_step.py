@@ -20,8 +20,8 @@ from ..errors import CurvatureWarning, UnsupportedModelError
 from ..gradients.engine import GradientEngine
 from ..ihvp.damping import AUTO, automatic_damping, check_damping, damping_vector, resolve_damping
 from ..ihvp.left_out import warn_if_lost
-from ..ihvp.persistence import check_unchanged_since, model_fingerprint
 from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
+from ..model.fingerprint import check_unchanged_since, model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement
 from ..types import Batch, IdFunction

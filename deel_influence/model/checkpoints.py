@@ -19,8 +19,8 @@ from .copies import (
     check_same_outputs,
     copied,
     first_line,
-    weights_digest,
 )
+from .fingerprint import weights_digest
 from .finite import check_finite_weights
 from .influence_model import BaseInfluenceModel, check_influence_model
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from ..errors import UnsupportedModelError
@@ -59,16 +57,6 @@ def assign_weights(target: keras.Model, source: keras.Model) -> None:
     """Give a model the weights of another of the same form, batch statistics included."""
     for mine, theirs in zip(target.weights, source.weights, strict=True):
         mine.assign(theirs)
-
-
-def weights_digest(model: keras.Model) -> str:
-    """Return the SHA-256 of all weights of a model, batch statistics included."""
-    digest = hashlib.sha256()
-    for variable in model.weights:
-        values = tf.convert_to_tensor(variable).numpy()
-        digest.update(f"{values.shape} {values.dtype}".encode())
-        digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
 
 
 def check_same_outputs(model: BaseInfluenceModel, copy: BaseInfluenceModel, batch: Batch) -> None:

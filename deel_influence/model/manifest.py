@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from ..errors import DataSourceError
+from ..utils.files import replacing
+from ..utils.records import Arrays, RecordKind, Settings
 from .checkpoints import WeightFile
-from .copies import weights_digest
+from .fingerprint import weights_digest
 
 MANIFEST = "checkpoints.json"
 """The file that lists the checkpoints of a folder."""
 
-FORMAT = 1
-"""Version of that file's form; a reader refuses those it does not know."""
+CHECKPOINTS = RecordKind("list of checkpoints", "Delete the folder and record anew.", version=2)
 
 
 @dataclass(frozen=True)
@@ -95,25 +95,7 @@ def list_checkpoints(folder: str | Path) -> list[RecordedCheckpoint]:
         If the list is damaged, or of another version.
     """
     path = Path(folder) / MANIFEST
-    if not path.is_file():
-        return []
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content["format"]
-        entries = [_read_entry(Path(folder), entry) for entry in content["checkpoints"]]
-    except (ValueError, KeyError, TypeError) as error:
-        message = (
-            f"The list of checkpoints {str(path)!r} cannot be read: {error!r}. Delete the folder "
-            "and record anew."
-        )
-        raise DataSourceError(message) from error
-    if version != FORMAT:
-        message = (
-            f"The list of checkpoints must be of version {FORMAT}. Received: {str(path)!r}, of "
-            f"version {version!r}. Read it with the release that wrote it."
-        )
-        raise DataSourceError(message)
-    return entries
+    return CHECKPOINTS.read(path, partial(_parsed, path.parent)) if path.is_file() else []
 
 
 def save_checkpoint(
@@ -134,31 +116,25 @@ def save_checkpoint(
     -------
     What to enter in the list.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step_{step:09d}.weights.h5"
-    temporary = folder / f".{path.name}.{os.getpid()}.weights.h5"
-    try:
+    path = Path(folder) / f"step_{step:09d}.weights.h5"
+    with replacing(path) as temporary:
         model.save_weights(temporary, overwrite=True)
-        size = temporary.stat().st_size
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)  # still there only if something failed
+    size = path.stat().st_size
     return RecordedCheckpoint(path, step, epoch, learning_rate, size, weights_digest(model))
 
 
 def write_list(folder: str | Path, checkpoints: Sequence[RecordedCheckpoint]) -> None:
     """Write the list of a folder's checkpoints; it appears whole or not at all."""
     entries = [{**asdict(checkpoint), "path": checkpoint.path.name} for checkpoint in checkpoints]
-    text = json.dumps({"format": FORMAT, "checkpoints": entries}, indent=1)
-    path = Path(folder) / MANIFEST
-    temporary = path.with_name(f".{MANIFEST}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    CHECKPOINTS.write(Path(folder) / MANIFEST, {"checkpoints": entries})
 
 
-def _read_entry(folder: Path, entry: dict[str, Any]) -> RecordedCheckpoint:
-    return RecordedCheckpoint(**{**entry, "path": folder / entry["path"]})
+def _parsed(folder: Path, header: Settings, _: Arrays) -> list[RecordedCheckpoint]:
+    return [_entry(folder, **entry) for entry in header["checkpoints"]]
+
+
+def _entry(folder: Path, path: str, **numbers: Any) -> RecordedCheckpoint:
+    if Path(path).name != path or path in ("", ".."):  # and what is undone gets deleted
+        message = f"the path {path!r} leaves the folder"
+        raise ValueError(message)
+    return RecordedCheckpoint(folder / path, **numbers)

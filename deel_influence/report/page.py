@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from deel_influence.extras import require
 from deel_influence.utils.datasets import check_dataset, check_fixed_order
+from deel_influence.utils.files import replacing
 
 from .charts import FRAME, draw_curve, draw_histogram
 from .contents import Curve, Table
@@ -25,7 +26,6 @@ from .examples import (
     is_classification,
     label_text,
 )
-from .files import replacing
 from .formatting import format_number, format_share
 from .samples import read_samples
 from .triage import Triage

@@ -16,10 +16,15 @@ from deel_influence.errors import DataSourceError, NonFiniteError
 from deel_influence.extras import require
 from deel_influence.model.influence_model import BaseInfluenceModel
 from deel_influence.types import Batch, Verbosity
+from deel_influence.utils.datasets import as_int64
+from deel_influence.utils.digests import array_digest
+from deel_influence.utils.files import replacing
 from deel_influence.utils.kernels import Kernel
+from deel_influence.utils.records import UNREADABLE
 
-from .files import replacing
 from .labels import read_labels
+
+_CHECKSUM = "deel_influence.sha256"
 
 # Name in files and data frames, and name of the attribute.
 _COLUMNS = {
@@ -99,7 +104,11 @@ class Triage:
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` to a Parquet file, whole or not at all."""
         with replacing(path) as temporary:
-            pq.write_table(pa.table(self._columns()), temporary)
+            table = pa.table(self._columns())
+            sealed = table.replace_schema_metadata(
+                {_CHECKSUM: array_digest(*self._columns().values())}
+            )
+            pq.write_table(sealed, temporary)
 
     @classmethod
     def from_parquet(cls, path: str | os.PathLike[str]) -> Triage:
@@ -113,18 +122,28 @@ class Triage:
         try:
             # Opened here: given a path, pyarrow would look for other file systems and partitions.
             with open(path, "rb") as file:
-                table = pq.ParquetFile(file).read(columns=list(_COLUMNS))
-        except (OSError, pa.ArrowInvalid) as error:
+                table = pq.ParquetFile(file).read()
+                found = {name: table[name].to_numpy() for name in table.column_names}
+        except (*UNREADABLE, pa.ArrowException) as error:
             message = f"A triage must be a Parquet file. Received: {os.fspath(path)!r} ({error})."
             raise DataSourceError(message) from error
-        missing = sorted(set(_COLUMNS) - set(table.column_names))
+        missing = sorted(set(_COLUMNS) - set(found))
         if missing:
             message = (
                 f"A triage must have the columns {', '.join(_COLUMNS)}. Received: "
                 f"{os.fspath(path)!r} without {', '.join(missing)}. Write it with `to_parquet`."
             )
             raise DataSourceError(message)
-        return cls(**{name: table[key].to_numpy() for key, name in _COLUMNS.items()})
+        columns = {name: found[key] for key, name in _COLUMNS.items()}
+        metadata = table.schema.metadata or {}
+        if metadata.get(_CHECKSUM.encode()) != array_digest(*columns.values()).encode():
+            message = (
+                "A triage must be what `to_parquet` wrote. Received: "
+                f"{os.fspath(path)!r}, whose checksum is another: it was changed or damaged since. "
+                "Write it again."
+            )
+            raise DataSourceError(message)
+        return cls(**columns)
 
     def _columns(self) -> dict[str, np.ndarray]:
         return {key: getattr(self, name) for key, name in _COLUMNS.items()}
@@ -217,7 +236,7 @@ def _check_ids(ids: np.ndarray) -> np.ndarray:
             f"Received: the id {unique[counts > 1][0]} for {counts[counts > 1][0]} examples."
         )
         raise ValueError(message)
-    return array.astype(np.int64)
+    return as_int64(array, "ids")
 
 
 def _ids_for(ids: np.ndarray | None, count: int) -> np.ndarray:

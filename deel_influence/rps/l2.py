@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from ..calculators.streaming import check_examples
 from ..errors import ConvergenceWarning
-from ..ihvp.persistence import check_unchanged_since, model_fingerprint
 from ..linalg.checks import check_count, check_positive
+from ..model.fingerprint import check_unchanged_since, model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.selection import LayerKey
 from ..types import Batch

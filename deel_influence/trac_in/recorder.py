@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from ..errors import DataSourceError, UnsupportedModelError
-from ..model.copies import weights_digest
+from ..model.fingerprint import weights_digest
 from ..model.manifest import (
     RecordedCheckpoint,
     list_checkpoints,

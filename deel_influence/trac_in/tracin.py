@@ -21,7 +21,8 @@ from ..model.checkpoints import (
     WeightSource,
     check_live_model,
 )
-from ..model.copies import BuildFunction, weights_digest
+from ..model.copies import BuildFunction
+from ..model.fingerprint import weights_digest
 from ..model.influence_model import BaseInfluenceModel
 from ..model.manifest import read_checkpoints
 from ..model.measurements import Measurement, measured_model

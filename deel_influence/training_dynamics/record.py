@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..errors import DataSourceError
-from ..utils.files import npz_path, save_arrays
+from ..utils.files import npz_path
+from ..utils.records import Arrays, RecordKind, Settings
 from .recorder import example_keys
 
-FORMAT_VERSION = 1
+DYNAMICS = RecordKind(
+    "record of training", "Delete it and train anew with TrainingDynamics(path=...).", version=2
+)
 
 
 @dataclass(frozen=True)
@@ -190,18 +191,15 @@ class RecordedDynamics:
 
     def save(self, path: str | Path) -> Path:
         """Write everything but ``id_fn`` to an ``.npz`` file, which appears whole or not at all."""
-        path = npz_path(path)
-        save_arrays(
-            path,
-            version=np.array(FORMAT_VERSION),
-            names=np.array(self.names),
-            epochs=self.epochs,
-            keys=self.keys,
-            values=self.values,
-            next_epoch=np.array(self.next_epoch),
-            has_ids=np.array(self.id_fn is not None),
-        )
-        return path
+        arrays = {
+            "names": np.array(self.names),
+            "epochs": self.epochs,
+            "keys": self.keys,
+            "values": self.values,
+            "next_epoch": np.array(self.next_epoch),
+            "has_ids": np.array(self.id_fn is not None),
+        }
+        return DYNAMICS.write(npz_path(path), {}, arrays)
 
     @classmethod
     def load(cls, path: str | Path, id_fn: Callable[[Any], Any] | None = None) -> RecordedDynamics:
@@ -222,31 +220,15 @@ class RecordedDynamics:
             If it goes with an ``id_fn`` and none is given, or the other way round.
         """
         path = npz_path(path)
-        arrays = _read_arrays(path)
-        if int(arrays.get("version", 0)) != FORMAT_VERSION:
-            message = (
-                "Argument `path` must be a file that RecordedDynamics.save wrote. "
-                f"Received: {path}."
-            )
-            raise DataSourceError(message)
-        if bool(arrays["has_ids"]) != (id_fn is not None):
-            wanted = "the one of the recorded run" if arrays["has_ids"] else "None, as in that run"
+        has_ids, record = DYNAMICS.read(path, cls._parsed)
+        if has_ids != (id_fn is not None):
+            wanted = "the one of the recorded run" if has_ids else "None, as in that run"
             message = f"Argument `id_fn` must be {wanted}. Received: {id_fn!r} for {path}."
             raise ValueError(message)
+        return replace(record, id_fn=id_fn)
+
+    @classmethod
+    def _parsed(cls, _: Settings, arrays: Arrays) -> tuple[bool, RecordedDynamics]:
         names = tuple(str(name) for name in arrays["names"])
         kept = (arrays["epochs"], arrays["keys"], arrays["values"])
-        return cls(names, *kept, int(arrays["next_epoch"]), id_fn)
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a file by name."""
-    try:
-        # Opened here, because `np.load` does not close a file that it cannot read.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        message = (
-            f"The record of training {str(path)!r} cannot be read: {error!r}. Delete it and train "
-            "anew with TrainingDynamics(path=...)."
-        )
-        raise DataSourceError(message) from error
+        return bool(arrays["has_ids"]), cls(names, *kept, int(arrays["next_epoch"]))

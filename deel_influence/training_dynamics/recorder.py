@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .keys import content_keys
+from ..utils.content_keys import content_keys
 
 ROWS_KEPT = 2**17
 """How many examples the device keeps, at least, before the host reads them."""

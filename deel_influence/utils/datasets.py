@@ -274,4 +274,22 @@ def _checked_ids(ids: Any, size: int) -> np.ndarray:
             f"batch, shape ({size},). Received: shape {values.shape}, dtype {values.dtype}."
         )
         raise ValueError(message)
-    return values.astype(np.int64)
+    return as_int64(values, "id_fn")
+
+
+def as_int64(ids: np.ndarray, argument: str) -> np.ndarray:
+    """Return integer ids as int64.
+
+    Raises
+    ------
+    ValueError
+        If one is too large for it.
+    """
+    largest = np.iinfo(np.int64).max
+    if len(ids) and ids.max() > largest:
+        message = (
+            f"Argument `{argument}` must give ids of at most {largest}, which int64 can hold. "
+            f"Received: {ids.max()}. Number the examples anew, or keep a table of their ids."
+        )
+        raise ValueError(message)
+    return ids.astype(np.int64)

@@ -13,7 +13,8 @@ import pytest
 import tensorflow as tf
 
 from deel_influence.benchmark import FunctionFactory, KerasTrainingProcedure
-from deel_influence.benchmark.describe import dataset_digest, describe
+from deel_influence.benchmark.describe import describe
+from deel_influence.utils.digests import digest_of_examples
 from tests.benchmark.problems import make_model
 
 SCALE = 1.0
@@ -102,7 +103,7 @@ def test_the_digest_of_a_dataset_changes_with_every_example_and_with_their_order
     order = np.arange(20)[::-1]
     sets = [(x, y), (x, y), (other, y), (x, y + 1), (x[order], y[order])]
     datasets = [tf.data.Dataset.from_tensor_slices(arrays) for arrays in sets]
-    first, same, *others = (dataset_digest(dataset) for dataset in datasets)
+    first, same, *others = (digest_of_examples(dataset) for dataset in datasets)
     assert first == same
     assert len({first, *others}) == 4
-    assert dataset_digest(datasets[0], in_order=False) == dataset_digest(datasets[-1], False)
+    assert digest_of_examples(datasets[0], False) == digest_of_examples(datasets[-1], False)

@@ -51,16 +51,46 @@ def test_a_missing_path_is_refused(tmp_path):
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path):
-    (tmp_path / "00000000.npz").write_text("no vectors")
-    (tmp_path / "influence_vectors.sha256").write_text(ORIGIN)
-    with pytest.raises(DataSourceError, match="Cannot read the influence vectors"):
-        VectorReader(tmp_path, ORIGIN).read(np.arange(3))
+    path = saved(tmp_path / "vectors")
+    (path / "00000000.npz").write_text("no vectors")
+    with pytest.raises(DataSourceError, match=r"00000000.npz', which cannot be read .* again"):
+        VectorReader(path, ORIGIN).read(np.arange(3))
+    (path / "influence_vectors.json").write_text("no index")
+    with pytest.raises(DataSourceError, match=r"vectors.json', which cannot be read .* again"):
+        VectorReader(path, ORIGIN)
 
 
 def test_vectors_of_another_method_or_other_weights_are_refused(tmp_path):
     path = saved(tmp_path / "vectors")
     with pytest.raises(DataSourceError, match="same weights, method and settings"):
         VectorReader(path, "another")
+
+
+def data(x: np.ndarray, y: np.ndarray, size: int = 4) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(size)
+
+
+def test_vectors_of_other_data_are_refused_and_other_batches_are_not(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile(loss="mse")
+    calculator = GradientDot(InfluenceModel(model))
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(11, 3)).astype("float32"), generator.normal(size=(11, 2))
+    calculator.compute_influence_vector(data(x, y), tmp_path / "vectors")
+
+    def scores(train_set: tf.data.Dataset) -> np.ndarray:
+        cached = calculator._source(train_set, CACHE.DISK, tmp_path / "vectors", None, None)
+        (chunk,) = calculator._chunks(cached, data(x, y).take(1), None, None)
+        return np.concatenate([values for _, _, values in cached.scored(chunk)], axis=1)
+
+    expected = calculator.influence_matrix(data(x, y).take(1), data(x, y), verbose=0)
+    np.testing.assert_allclose(scores(data(x, y, 3)), expected, rtol=1e-5, atol=1e-6)
+    corrected, moved = y.copy(), x.copy()
+    corrected[9, 1] += 1e-9
+    moved[0, 0] += 1
+    for others in (data(x, corrected), data(moved, y), data(x[::-1], y[::-1])):
+        with pytest.raises(DatasetOrderError, match="inputs and labels. Received: .* others then"):
+            scores(others)
 
 
 def test_vectors_serve_a_copy_of_a_model_with_random_layers(tmp_path):
@@ -173,3 +203,23 @@ def test_scores_survive_saving(tmp_path):
     np.testing.assert_array_equal(loaded.ids, scores().ids)
     np.testing.assert_array_equal(loaded.values, scores().values)
     assert [p.name for p in tmp_path.iterdir()] == ["scores.npz"]
+
+
+def test_shards_that_share_an_id_are_not_merged():
+    with pytest.raises(ValueError, match=r"1 ids that are in both, such as \[7\]"):
+        scores().merge(Scores(np.array([5, 7]), np.zeros(2)))
+
+
+def test_scores_have_a_value_for_each_id():
+    with pytest.raises(ValueError, match=r"shape \(2,\), and ids of shape \(3,\)"):
+        Scores(np.arange(3), np.ones(2))
+
+
+def test_files_that_hold_no_scores_are_refused(tmp_path):
+    path = scores().save(tmp_path / "scores")
+    np.testing.assert_array_equal(Scores.load(path).ids, scores().ids)
+    path.write_bytes(path.read_bytes()[:60])
+    np.savez(tmp_path / "other.npz", a=np.ones(2))
+    for name in ("scores", "other", "missing"):
+        with pytest.raises(DataSourceError, match=f"a file of scores. Received: .*{name}.npz"):
+            Scores.load(tmp_path / name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
 
 SAME_MODEL = "wrote with the same --model, --weights and --loss"
@@ -128,11 +128,19 @@ def test_an_unfit_place_for_the_file_is_named(run, files, tmp_path):
         assert rule in error_line(run("fit", *files, "--out", tmp_path / name)), name
 
 
-def test_a_full_disk_is_named(run, files, tmp_path, monkeypatch):
-    def fail(*args: object, **kwargs: object) -> None:
-        raise OSError(28, "No space left on device")
+COMMANDS = {
+    "fit": ("--ihvp", "kfac", "--out", "a.npz"),
+    "triage": ("--ihvp", "kfac", "--out", "page"),
+}
 
-    monkeypatch.setattr(np, "savez", fail)
-    line = error_line(run("fit", *files, "--ihvp", "kfac", "--out", tmp_path / "a.npz"))
-    assert "--out must be a file that can be written" in line
-    assert "No space left on device" in line
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_full_disk_is_named(run, files, tmp_path, monkeypatch, command):
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device", "the file")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    *options, out = COMMANDS[command]
+    line = error_line(run(command, *files, *options, tmp_path / out))
+    assert "--out must be where the results can be written" in line
+    assert "No space left on device: 'the file'" in line

@@ -14,6 +14,7 @@ from scipy.special import expit, softmax
 from deel_influence.errors import (
     ConvergenceError,
     ConvergenceWarning,
+    DataSourceError,
     MissingExtraError,
     UnsupportedModelError,
 )
@@ -326,3 +327,21 @@ def test_a_model_that_keras_cannot_copy_is_refused() -> None:
     model(tf.zeros((1, D)))
     with pytest.raises(UnsupportedModelError, match="must be one that Keras can copy.*Opaque"):
         ConvexTraining(model, INPUTS, LABELS, loss="mse")
+
+
+def test_a_folder_of_other_data_is_refused(tmp_path):
+    measure = QueryOutputs(INPUTS[:3], LABELS[:3], loss=CROSS_ENTROPY)
+    other = INPUTS.copy()
+    other[-1, -1] += 1e-9
+    for inputs, model in ((INPUTS, make_model()), (INPUTS, make_model())):
+        # Where a search starts is no matter.
+        train = ConvexTraining(model, inputs, LABELS, loss=CROSS_ENTROPY)
+        retrain(train, measure, leave_one_out(N, [0]), folder=tmp_path, verbose=0)
+    for name, train in {
+        "train.data": ConvexTraining(make_model(), other, LABELS, loss=CROSS_ENTROPY),
+        "train.layers": ConvexTraining(
+            make_model(kernel_regularizer="l2"), INPUTS, LABELS, loss=CROSS_ENTROPY
+        ),
+    }.items():
+        with pytest.raises(DataSourceError, match=f"differs in .*{name} "):
+            retrain(train, measure, leave_one_out(N, [0]), folder=tmp_path, verbose=0)

@@ -10,6 +10,7 @@ import pytest
 from deel_influence.errors import DataSourceError
 from deel_influence.evaluation import GroundTruth, retrain
 from deel_influence.evaluation.scores_folder import ScoresFolder
+from deel_influence.utils.records import RecordKind
 
 KEPT = np.array([[True, False, True], [False, True, True]])
 OUTPUTS = np.array([[[1.0, 2.0], [3.0, 4.0]], [[2.0, 2.0], [5.0, 0.0]]])  # (r, s, m)
@@ -92,21 +93,23 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DataSourceError, match=r"cannot be read.*Make the ground truth again"):
         GroundTruth.load(path)
-    with pytest.raises(DataSourceError, match="FileNotFoundError"):
+    with pytest.raises(DataSourceError, match="is not there"):
         GroundTruth.load(tmp_path / "nothing")
 
 
 def test_a_file_of_another_form_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.npz"
-    np.savez(path, header=np.frombuffer(b'{"format": 99}', np.uint8))
-    with pytest.raises(DataSourceError, match="form must be 1. Received: .* of form 99"):
+    RecordKind("ground truth", "", version=99).write(path, {}, {})
+    with pytest.raises(DataSourceError, match="of version 99 and not 1. Make the ground truth"):
         GroundTruth.load(path)
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     retrain(lambda rows, _: rows, lambda rows: [1.0], KEPT, folder=tmp_path, verbose=0)
     retraining = next((tmp_path / "seed_000000").iterdir())
-    with pytest.raises(DataSourceError, match="hold a ground truth. Received: .* 'retraining'"):
+    with pytest.raises(
+        DataSourceError, match="hold a ground truth.* holds a retraining"
+    ):
         GroundTruth.load(retraining)
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import random
+from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_influence.errors import NonFiniteError, UnsupportedModelError
-from deel_influence.evaluation import NetworkTraining, networks
+from deel_influence.errors import DataSourceError, NonFiniteError, UnsupportedModelError
+from deel_influence.evaluation import (
+    NetworkTraining,
+    QueryOutputs,
+    leave_one_out,
+    networks,
+    retrain,
+)
 
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(21, 4)).astype("float32")
@@ -196,3 +204,27 @@ def test_the_users_generators_go_on_as_if_nothing_had_been_drawn() -> None:
     np.random.seed(5)
     lines()(WITHOUT_ONE, seed=2)
     assert (random.random(), np.random.random()) == expected
+
+
+def test_a_folder_of_other_data_settings_or_queries_is_refused(tmp_path: Path) -> None:
+    kept = leave_one_out(21, [0])
+    measure = QueryOutputs(INPUTS[:3], LABELS[:3])
+    other_labels = LABELS.copy()
+    other_labels[20] += 1
+    run = partial(retrain, kept=kept, folder=tmp_path, verbose=0)
+    truth = run(lines(), measure)
+    assert run(lines(), QueryOutputs(INPUTS[:3], LABELS[:3])).changes.tolist() == (
+        truth.changes.tolist()
+    )
+    others = {
+        "train.data": (NetworkTraining(make_line, INPUTS, other_labels, epochs=2, batch_size=8),),
+        "train.epochs": (lines(epochs=3),),
+        "train.make_model": (
+            NetworkTraining(lambda: make_line(0.2), INPUTS, LABELS, epochs=2, batch_size=8),
+        ),
+        "measure.data": (lines(), QueryOutputs(INPUTS[:3], other_labels[-3:])),
+        "measure.measurement": (lines(), QueryOutputs(INPUTS[:3], LABELS[:3], "logit")),
+    }
+    for name, parts in others.items():
+        with pytest.raises(DataSourceError, match=f"differs in .*{name} "):
+            run(*parts, *([measure] if len(parts) == 1 else []))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +12,7 @@ import pytest
 
 from deel_influence.errors import DataSourceError, NonFiniteError
 from deel_influence.evaluation import GroundTruth, retrain, retrain_shard
+from deel_influence.evaluation.retraining import SETTINGS as SETTINGS_KIND
 
 VALUES = np.array([1.0, 2.0, 6.0, 11.0])
 KEPT = np.array([[False, True, True, True], [True, True, False, False], [True, False, True, True]])
@@ -227,7 +227,7 @@ def test_of_two_that_begin_a_folder_at_once_the_second_is_refused(
     link = os.link
 
     def link_second(source: Path, target: Path) -> None:
-        target.write_text(json.dumps({"values": "others"}), encoding="utf-8")
+        SETTINGS_KIND.write(target, {"settings": {"values": "others"}})
         link(source, target)
 
     monkeypatch.setattr(os, "link", link_second)

@@ -24,8 +24,8 @@ from deel_influence.ihvp import (
     InverseHessianVectorProduct,
     NystromIHVP,
 )
-from deel_influence.ihvp.persistence import model_fingerprint
 from deel_influence.model import BaseInfluenceModel
+from deel_influence.model.fingerprint import model_fingerprint
 from tests.ihvp.problems import batches, convex, right_hand_sides, skips
 from tests.oracles import assert_close
 
@@ -68,13 +68,13 @@ def test_a_file_is_refused_for_other_weights_loss_or_layers(tmp_path):
     head = BaseInfluenceModel(model.model, last.kernel, model.loss_function.loss)
     with pytest.raises(SavedCurvatureError, match="other watched layers"):
         EKFACIHVP.load(path, head)
-    with pytest.raises(SavedCurvatureError, match="must hold a fitted KFACIHVP.*'ekfac'"):
+    with pytest.raises(SavedCurvatureError, match="holds the strategy 'ekfac', no KFACIHVP"):
         KFACIHVP.load(path, model)
 
 
 def test_a_file_that_is_missing_or_corrupt_is_refused(tmp_path):
     model = convex()
-    with pytest.raises(SavedCurvatureError, match="no file"):
+    with pytest.raises(SavedCurvatureError, match="is not there"):
         ExactIHVP.load(tmp_path / "nothing", model)
     path = ExactIHVP(model, batches(), damping=0.1).save(tmp_path / "c")
     path.write_bytes(path.read_bytes()[:-200])
@@ -88,7 +88,7 @@ def test_a_file_without_one_of_its_arrays_is_refused(tmp_path):
     with np.load(path) as file:
         kept = {name: file[name] for name in file.files if name != "eigenvalues"}
     np.savez(path, **kept)
-    with pytest.raises(SavedCurvatureError, match="must hold all arrays .*'eigenvalues'"):
+    with pytest.raises(SavedCurvatureError, match="was changed since it was written"):
         ExactIHVP.load(path, model)
 
 
@@ -237,7 +237,7 @@ def test_a_loss_that_holds_a_model_and_itself_is_told_by_its_plain_settings():
 
 PRINT_FINGERPRINT = """
 import keras
-from deel_influence.ihvp.persistence import model_fingerprint
+from deel_influence.model.fingerprint import model_fingerprint
 from deel_influence.model import BaseInfluenceModel
 
 def loss(targets, outputs):

@@ -201,6 +201,25 @@ def test_a_file_that_is_no_triage_is_refused(tmp_path: Path) -> None:
             Triage.from_parquet(tmp_path / name)
 
 
+def test_no_flipped_bit_of_a_file_changes_anything_in_silence(tmp_path: Path) -> None:
+    triage = make_triage(np.array([3, 1, 2]), [0.1, 0.5, 0.3])
+    path = tmp_path / "scores.parquet"
+    triage.to_parquet(path)
+    content, draw, refused = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(300):
+        changed = bytearray(content)
+        changed[draw.integers(len(changed))] ^= 1 << int(draw.integers(8))
+        path.write_bytes(bytes(changed))
+        try:
+            again = Triage.from_parquet(path)
+        except DataSourceError:
+            refused += 1
+            continue
+        for name in COLUMNS:
+            np.testing.assert_array_equal(getattr(again, name), getattr(triage, name))
+    assert refused > 0
+
+
 def test_a_missing_pandas_is_named_with_the_extra_that_installs_it(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 
 import keras
 import numpy as np
@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 
 from deel_influence.errors import DataSourceError, UnsupportedModelError
-from deel_influence.model.manifest import MANIFEST, read_checkpoints
+from deel_influence.model.manifest import CHECKPOINTS, MANIFEST, read_checkpoints
 from deel_influence.trac_in import CheckpointRecorder, TracIn
+from deel_influence.utils.records import RecordKind
 from tests.oracles import assert_close
 from tests.trac_in.training import N, arrays, dataset, layers, plain, wrapped
 
@@ -262,9 +263,22 @@ def test_a_folder_without_a_readable_list_is_refused(tmp_path):
     (tmp_path / MANIFEST).write_text('{"format": 1, "checkpoints": [{"st')
     with pytest.raises(DataSourceError, match="cannot be read"):
         TracIn.from_folder(wrapped(plain()), tmp_path)
-    (tmp_path / MANIFEST).write_text(json.dumps({"format": 7, "checkpoints": []}))
-    with pytest.raises(DataSourceError, match="version 1. Received:.*version 7"):
+    RecordKind("list of checkpoints", "", version=7).write(tmp_path / MANIFEST, {})
+    with pytest.raises(DataSourceError, match="is of version 7 and not 2. Delete the folder"):
         TracIn.from_folder(wrapped(plain()), tmp_path)
+
+
+def test_a_list_names_no_files_outside_its_folder(tmp_path):
+    outside, folder = tmp_path / "thesis.txt", tmp_path / "recorded"
+    outside.write_text("years of work")
+    fit(compiled(), CheckpointRecorder(folder), epochs=2)
+    (_, last) = read_checkpoints(folder)
+    entry = {**asdict(last), "step": 10**6, "size": outside.stat().st_size}
+    for path in ("../thesis.txt", str(outside), "..", ""):
+        CHECKPOINTS.write(folder / MANIFEST, {"checkpoints": [{**entry, "path": path}]})
+        with pytest.raises(DataSourceError, match="leaves the folder"):
+            fit(compiled(), CheckpointRecorder(folder), epochs=1)
+    assert outside.read_text() == "years of work"
 
 
 def test_nothing_but_whole_files_is_left_behind(tmp_path):

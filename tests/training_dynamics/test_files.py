@@ -43,7 +43,9 @@ def test_a_file_is_loaded_with_what_it_was_recorded_with(tmp_path):
     with pytest.raises(ValueError, match="`id_fn` must be None, as in that run"):
         RecordedDynamics.load(path, id_fn=lambda batch: batch[1])
     np.savez(tmp_path / "other.npz", keys=np.zeros(3))
-    with pytest.raises(DataSourceError, match=r"a file that RecordedDynamics.save wrote"):
+    with pytest.raises(
+        DataSourceError, match=r"record of training\. .* did not write"
+    ):
         RecordedDynamics.load(tmp_path / "other.npz")
 
 
@@ -51,5 +53,5 @@ def test_a_file_is_loaded_with_what_it_was_recorded_with(tmp_path):
 def test_a_damaged_file_is_named(kept, tmp_path):
     path = RecordedDynamics.of_epochs(["loss"], [], 0).save(tmp_path / "dynamics")
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DataSourceError, match=r"dynamics.npz' cannot be read: .*Delete it"):
+    with pytest.raises(DataSourceError, match=r"dynamics.npz', which cannot be read .*Delete it"):
         TrainingDynamics("loss", path=path, resume=True)

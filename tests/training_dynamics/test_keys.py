@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deel_influence.errors import UnsupportedModelError
 from deel_influence.training_dynamics import AreaUnderMargin, TrainingDynamics
-from deel_influence.training_dynamics.keys import content_keys
+from deel_influence.utils.content_keys import content_keys
 from tests.training_dynamics.runs import SPARSE, batches, wrapped
 
 layers = keras.layers

@@ -1,0 +1,231 @@
+"""Everything that this library writes to disk and reads again.
+
+A record has a kind, a version, settings that JSON can hold, arrays by name, and a checksum of all
+of it. It is one file, ``.json`` where there are no arrays and else ``.npz``, which NumPy opens too;
+no file holds pickles. What a reader cannot take is refused by one class of error, with the name of
+the file, the reason, and what to do about it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+from numpy.lib import format as npy
+
+from ..errors import DataSourceError, DeelInfluenceError
+from .digests import array_digest
+from .files import replacing
+
+Settings = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+Parsed = TypeVar("Parsed")
+
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,  # of an archive that seems to be encrypted; RecursionError of deep JSON
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy, JSON and archives raise on files that are damaged, or none of theirs."""
+
+# What code raises that finds other content than it expects.
+_ODD = (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError)
+
+_HEADER, _CHECKSUM = "header", "checksum"
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+@dataclass(frozen=True)
+class RecordKind:
+    """One kind of record.
+
+    Attributes
+    ----------
+    name
+        What such a file holds, in a word or two.
+    remedy
+        What to do about a file that cannot be used, in a sentence.
+    version
+        Of the form of its content; readers refuse others.
+    error
+        The class of the errors, a `DataSourceError`.
+    """
+
+    name: str
+    remedy: str
+    version: int = 1
+    error: type[DataSourceError] = DataSourceError
+
+    def write(
+        self,
+        path: str | Path,
+        settings: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray] | None = None,
+        only_new: bool = False,
+    ) -> Path:
+        """Write a record, which appears whole or not at all.
+
+        Parameters
+        ----------
+        path
+            Where to write, with its suffix.
+        settings
+            What JSON can hold.
+        arrays
+            Arrays by name, none of them called ``header``; None for a file of JSON.
+        only_new
+            Whether a file that is there already stays.
+        """
+        header = {"kind": self.name, "version": self.version, **settings}
+        header = json.loads(json.dumps(header))  # as it is read back
+        kept = {name: np.asarray(array) for name, array in (arrays or {}).items()}
+        header[_CHECKSUM] = _checksum(header, kept)
+        with replacing(path, only_new) as temporary:
+            if arrays is None:
+                text = json.dumps(header, indent=1, ensure_ascii=False)
+                temporary.write_text(text + "\n", encoding="utf-8")
+            else:
+                coded = np.frombuffer(json.dumps(header).encode(), np.uint8)
+                with temporary.open("wb") as stream:
+                    np.savez(stream, allow_pickle=False, **{_HEADER: coded}, **kept)
+        return Path(path)
+
+    def read(self, path: str | Path, parse: Callable[[Settings, Arrays], Parsed]) -> Parsed:
+        """Return what a record says.
+
+        Parameters
+        ----------
+        path
+            The file.
+        parse
+            Makes the result of settings and arrays. An error that it meets in odd content becomes
+            one of this kind.
+
+        Raises
+        ------
+        DataSourceError
+            If the file is missing, damaged, of another kind or version, or of odd content.
+        """
+        header, arrays = self._content(Path(path))
+        with self.parsing(path):
+            return parse(header, arrays)
+
+    @contextmanager
+    def parsing(self, path: str | Path) -> Iterator[None]:
+        """Turn what code raises on odd content of a file into the error of this kind."""
+        try:
+            yield
+        except DeelInfluenceError:
+            raise
+        except _ODD as error:
+            raise self.refused(path, f"has odd content ({_text_of(error)})") from error
+
+    def refused(self, path: str | Path, reason: str) -> DataSourceError:
+        """Return the error for a file that ``reason`` tells what is wrong with."""
+        message = (
+            f"The file must hold a {self.name}. Received: {str(path)!r}, which {reason}. "
+            f"{self.remedy}"
+        )
+        return self.error(message)
+
+    def _content(self, path: Path) -> tuple[Settings, Arrays]:
+        arrays: Arrays = {}
+        try:
+            if path.suffix == ".json":
+                header = json.loads(path.read_text(encoding="utf-8"))
+            else:
+                arrays = read_arrays(path, is_stored=True)
+                header = json.loads(arrays.pop(_HEADER, np.array([])).tobytes() or b"null")
+        except FileNotFoundError as error:
+            raise self.refused(path, "is not there") from error
+        except UNREADABLE as error:
+            raise self.refused(path, f"cannot be read ({_text_of(error)})") from error
+        if not isinstance(header, dict) or "kind" not in header:
+            raise self.refused(path, "this library did not write, or another release of it")
+        if header["kind"] != self.name:
+            raise self.refused(path, f"holds a {header['kind']}")
+        if header.get("version") != self.version:
+            versions = f"{header.get('version')!r} and not {self.version}"
+            raise self.refused(path, f"is of version {versions}")
+        if header.pop(_CHECKSUM, None) != _checksum(header, arrays):
+            raise self.refused(path, "was changed since it was written: its checksum is another")
+        return header, arrays
+
+
+def read_arrays(
+    path: Path, wanted: Callable[[str], bool] = lambda _: True, is_stored: bool = False
+) -> Arrays:
+    """Return the arrays of an ``.npz`` file by name, without running any code.
+
+    No memory is taken for numbers that the file does not hold.
+
+    Parameters
+    ----------
+    path
+        The file.
+    wanted
+        Whether to read the array of that name.
+    is_stored
+        Whether compressed arrays are refused, so that what is read is no larger than the file.
+
+    Raises
+    ------
+    OSError, ValueError
+        And others of `UNREADABLE`, where the file is none of these.
+    """
+    arrays = {}
+    with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if not wanted(name):
+                continue
+            if is_stored and member.compress_type != zipfile.ZIP_STORED:
+                message = f"{member.filename} is compressed"
+                raise ValueError(message)
+            with archive.open(member) as file:
+                _check_size(file, member)
+            with archive.open(member) as file:
+                arrays[name] = npy.read_array(file, allow_pickle=False)
+    return arrays
+
+
+def _check_size(file: IO[bytes], member: zipfile.ZipInfo) -> None:
+    """Refuse an array that declares another size than its file has, or holds Python objects."""
+    version = npy.read_magic(file)
+    if version not in _HEADERS:
+        message = f"{member.filename} is of NumPy's version {version}"
+        raise ValueError(message)
+    shape, _, dtype = _HEADERS[version](file)
+    if dtype.hasobject:
+        message = f"{member.filename} holds Python objects, such as texts of dtype=object"
+        raise ValueError(message)
+    size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if size != member.file_size - file.tell():
+        message = f"{member.filename} declares {size} bytes and has {member.file_size}"
+        raise ValueError(message)
+
+
+def _checksum(header: Mapping[str, Any], arrays: Arrays) -> str:
+    """Return a digest of a record, in whatever order its parts stand."""
+    text = json.dumps(header, sort_keys=True, allow_nan=True)
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {array_digest(arrays[name])}".encode())
+    return digest.hexdigest()
+
+
+def _text_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
