@@ -222,7 +222,7 @@ def test_a_folder_of_other_data_settings_or_queries_is_refused(tmp_path: Path) -
         "train.make_model": (
             NetworkTraining(lambda: make_line(0.2), INPUTS, LABELS, epochs=2, batch_size=8),
         ),
-        "measure.data": (lines(), QueryOutputs(INPUTS[:3], other_labels[-3:])),
+        "measure.data": (lines(), QueryOutputs(INPUTS[3:6], LABELS[:3])),
         "measure.measurement": (lines(), QueryOutputs(INPUTS[:3], LABELS[:3], "logit")),
     }
     for name, parts in others.items():
