@@ -107,9 +107,7 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     retrain(lambda rows, _: rows, lambda rows: [1.0], KEPT, folder=tmp_path, verbose=0)
     retraining = next((tmp_path / "seed_000000").iterdir())
-    with pytest.raises(
-        DataSourceError, match="hold a ground truth.* holds a retraining"
-    ):
+    with pytest.raises(DataSourceError, match="hold a ground truth.* holds a retraining"):
         GroundTruth.load(retraining)
 
 

@@ -43,9 +43,7 @@ def test_a_file_is_loaded_with_what_it_was_recorded_with(tmp_path):
     with pytest.raises(ValueError, match="`id_fn` must be None, as in that run"):
         RecordedDynamics.load(path, id_fn=lambda batch: batch[1])
     np.savez(tmp_path / "other.npz", keys=np.zeros(3))
-    with pytest.raises(
-        DataSourceError, match=r"record of training\. .* did not write"
-    ):
+    with pytest.raises(DataSourceError, match=r"record of training\. .* did not write"):
         RecordedDynamics.load(tmp_path / "other.npz")
 
 
