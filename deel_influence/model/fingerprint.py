@@ -14,6 +14,7 @@ from ..utils.digests import array_digest, settings_digest
 from .computations import describe, describe_layers
 from .influence_model import BaseInfluenceModel
 from .keras_internals import all_layers
+from .overlay import TRACING
 from .selection import check_watched
 
 
@@ -28,13 +29,14 @@ def model_fingerprint(model: BaseInfluenceModel) -> dict[str, Any]:
     The weights count whole, frozen layers and statistics included, because the gradients of the
     watched layers depend on them.
     """
-    return {
-        "weights": weights_digest(model.model),
-        "watched": _watched(model),
-        "layers": _layers_digest(model),
-        "dtype": model.dtype.name,
-        "loss": _loss_text(model),
-    }
+    with TRACING:  # so that no layer is overlaid by another thread
+        return {
+            "weights": weights_digest(model.model),
+            "watched": _watched(model),
+            "layers": _layers_digest(model),
+            "dtype": model.dtype.name,
+            "loss": _loss_text(model),
+        }
 
 
 def check_unchanged_since(fingerprint: Any, model: BaseInfluenceModel, owner: str) -> None:

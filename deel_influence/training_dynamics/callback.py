@@ -176,7 +176,7 @@ class TrainingDynamics(keras.callbacks.Callback):
             return compute_loss(*args, **kwargs)
 
         # The step is traced, if it is, while it first runs: later calls find it compiled.
-        with overlaid(self.model, "compute_loss", noted):
+        with overlaid(self.model, "compute_loss", noted, in_all_threads=True):
             return self._recording_function(iterator)
 
     def _build(self) -> None:

@@ -218,5 +218,6 @@ CASES = [
         two_outputs(True, {"kind": two_losses()[0]}, {"kind": 1.0}),
         lambda generator, n: (reals(generator, n, FEATURES), {"kind": classes(generator, n)}),
         ("kind/",),
+        refusals=ONE_OUTPUT,
     ),
 ]
