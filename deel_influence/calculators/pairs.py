@@ -38,11 +38,20 @@ class PairCalculator(SelfInfluenceCalculator):
     """
 
     _zeros_are_usual = False
+    _made_again = SelfInfluenceCalculator._made_again | {"query_model", "query_engine"}
 
     def __init__(self, model: BaseInfluenceModel, measurement: Measurement = None) -> None:
         super().__init__(model)
-        self.query_model = measured_model(model, measurement)
+        self.measurement = measurement
+        self._look_at_queries()
+
+    def _look_at_queries(self) -> None:
+        self.query_model = measured_model(self.model, self.measurement)
         self.query_engine = GradientEngine.of(self.query_model)
+
+    def _make_again(self) -> None:
+        super()._make_again()
+        self._look_at_queries()
 
     def origin(self) -> str:
         """Return a digest of what scores depend on besides the data: class, model and settings."""

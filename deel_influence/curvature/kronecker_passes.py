@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -90,7 +90,7 @@ def _joined(group: list[tuple[int, np.ndarray, Factors]]) -> tuple[int, np.ndarr
     return group[0][0], np.concatenate([ids for _, ids, _ in group]), factors
 
 
-@dataclass(frozen=True)
+@dataclass
 class FisherPass:
     """Passes over the data, with the same draws of targets in each of them.
 
@@ -108,6 +108,8 @@ class FisherPass:
         Fixes the draws, together with the positions of the examples in the dataset.
     verbose
         As in Keras.
+    num_examples
+        How many examples the last pass had.
     """
 
     engine: GradientEngine
@@ -115,6 +117,7 @@ class FisherPass:
     fisher: str
     seed: int
     verbose: str | int
+    num_examples: int = field(default=0, init=False)
 
     def settle_rules(self) -> None:
         """Probe the layer rules before the first pass, which no layer may leave half-way."""
@@ -214,6 +217,7 @@ class FisherPass:
             count += len(ids)
             if held is not None:
                 held.add(index, ids, factors)
+        self.num_examples = count
         return total, count
 
 

@@ -78,6 +78,10 @@ class GradientEngine:
         """Return the engine of ``model``, which is built once."""
         return model.resource("gradient_engine", lambda: cls(model))
 
+    def __reduce__(self) -> tuple:
+        """Pickle and copy the model alone, whose engine is built again."""
+        return GradientEngine.of, (self.model,)
+
     @property
     def fallback_variables(self) -> list[keras.Variable]:
         """The watched variables that automatic differentiation serves."""

@@ -14,14 +14,20 @@ import tensorflow as tf
 from ..errors import SavedCurvatureError
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.engine import GradientEngine
-from ..model.fingerprint import check_same_model, model_fingerprint
+from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
-from ..utils.datasets import check_dataset, numbered_batches, sample_examples
+from ..utils.datasets import (
+    check_dataset,
+    count_examples,
+    numbered_batches,
+    sample_examples,
+)
 from ..utils.digests import dataset_digest
 from ..utils.files import npz_path
+from ..utils.portable import SharedDataset
 from ..utils.running import check_finite_inputs, run
 from .damping import AUTO, damping_vector, resolve_damping
-from .persistence import STRATEGY, check_same_data
+from .persistence import STRATEGY, loaded, unpickled
 
 
 class InverseHessianVectorProduct(ABC):
@@ -88,6 +94,7 @@ class InverseHessianVectorProduct(ABC):
             # global generator, so that keras.utils.set_random_seed fixes it.
             self.config["seed"] = int(np.random.randint(2**31 - 1))
         self._model_fingerprint = model_fingerprint(model)
+        self._num_train_examples: int | None = None
 
     @abstractmethod
     def _solve(self, vectors: tf.Tensor) -> tf.Tensor:
@@ -108,6 +115,21 @@ class InverseHessianVectorProduct(ABC):
     def accepted_settings(cls) -> set[str]:
         """Return the names of the arguments that the strategy takes."""
         return set(inspect.signature(cls.__init__).parameters) - {"self"}
+
+    @property
+    def num_train_examples(self) -> int | None:
+        """The number n of examples in the training set of the fit; None where there was none.
+
+        Fits that do not count them have one more pass over the data at first use.
+        """
+        if self._num_train_examples is None and self.train_dataset is not None:
+            self._num_train_examples = count_examples(self.train_dataset)
+        return self._num_train_examples
+
+    def _note_size(self, num_examples: int) -> None:
+        """Remember how many examples a pass of the fit had, if it had them all."""
+        if self.config.get("n_samples_for_hessian") is None:
+            self._num_train_examples = num_examples
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, beside model and data, that make such a strategy again."""
@@ -132,6 +154,7 @@ class InverseHessianVectorProduct(ABC):
             "strategy": self.name,
             "config": self.get_config(),
             "model": self._model_fingerprint,
+            "num_train_examples": self.num_train_examples,
             "data": dataset_digest(self.train_dataset) if self.needs_data else None,
         }
         return STRATEGY.write(npz_path(path), header, self._state())
@@ -160,27 +183,7 @@ class InverseHessianVectorProduct(ABC):
             If the file is missing, corrupt, of another strategy, or fitted on another model; for
             strategies whose products go over the data, also on other data.
         """
-        check_influence_model(model)
-        if train_dataset is not None:
-            check_dataset(train_dataset, "train_dataset", model.input_rank)
-        path = npz_path(path)
-        header, state = STRATEGY.read(path, lambda header, arrays: (header, arrays))
-        with STRATEGY.parsing(path):
-            name, config, fitted_on = header["strategy"], dict(header["config"]), header["model"]
-            strategy = cls._registered.get(name)
-            if strategy is None or not issubclass(strategy, cls):
-                raise STRATEGY.refused(path, f"holds the strategy {name!r}, no {cls.__name__}")
-            check_same_model(fitted_on, model, path)
-        if strategy.needs_data and train_dataset is None:
-            message = (
-                f"The products of {strategy.__name__} go over the training set. Received: none. "
-                "Pass `train_dataset=`."
-            )
-            raise ValueError(message)
-        if strategy.needs_data:
-            check_same_data(header["data"], train_dataset, path)
-        with STRATEGY.parsing(path):
-            return strategy.restored(model, train_dataset, config, state)
+        return loaded(cls, cls._registered, path, model, train_dataset)
 
     @classmethod
     def restored(
@@ -189,12 +192,30 @@ class InverseHessianVectorProduct(ABC):
         train_dataset: tf.data.Dataset | None,
         config: Mapping[str, Any],
         state: Mapping[str, np.ndarray],
+        num_train_examples: int | None = None,
     ) -> InverseHessianVectorProduct:
         """Return a strategy from its settings and what `state` gave, without a fit."""
         strategy = cls.__new__(cls)
         InverseHessianVectorProduct.__init__(strategy, model, train_dataset, config)
         strategy._restore(state)
+        strategy._num_train_examples = num_train_examples
         return strategy
+
+    def __reduce__(self) -> tuple:
+        """Pickle and copy the fit; a pickle holds no data, and is refused where H goes over them.
+
+        Raises
+        ------
+        TypeError
+            If products go over the training set (`needs_data`), and this is a pickle.
+        """
+        refusal = (
+            f"A {type(self).__name__} goes over its training set, which no pickle holds. Use "
+            "`save`, and `load` with `train_dataset=`."
+        )
+        data = SharedDataset(self.train_dataset, refusal if self.needs_data else None)
+        size = self.num_train_examples
+        return unpickled, (type(self), self.model, data, self.get_config(), self._state(), size)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the arrays that the fit gave, by name."""

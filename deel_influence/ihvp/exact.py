@@ -138,6 +138,7 @@ class ExactIHVP(InverseHessianVectorProduct):
         data = self._fit_dataset()
         check_dense_memory(model, train_dataset, curvature)
         found = dense_curvature(model, data, curvature, False, verbose)
+        self._note_size(found.num_examples)
         regularized = regularizer and model.is_regularized
         self._fit(found.matrix, regularizer_hessian(model) if regularized else None)
         if rcond is None:

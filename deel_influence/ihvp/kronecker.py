@@ -67,7 +67,9 @@ class KroneckerIHVP(InverseHessianVectorProduct):
         self.config["damping"] = list(checked) if isinstance(checked, tuple) else checked
         drawn = int(np.random.default_rng(self.config["seed"]).integers(2**31))
         dataset = self._fit_dataset()
-        blocks = self._fit(FisherPass(self.engine, dataset, fisher, drawn, verbose), approximation)
+        passes = FisherPass(self.engine, dataset, fisher, drawn, verbose)
+        blocks = self._fit(passes, approximation)
+        self._note_size(passes.num_examples)
         values = _damping_of_blocks(checked, blocks, model.layout)
         largest = max(float(block.values.max(initial=0.0)) for block in blocks)
         check_curved(largest, type(self).__name__, bool(values.all()))

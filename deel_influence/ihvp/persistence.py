@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
 from ..errors import SavedCurvatureError
+from ..model.fingerprint import check_same_model
+from ..model.influence_model import BaseInfluenceModel, check_influence_model
+from ..utils.datasets import check_dataset
 from ..utils.digests import dataset_digest
+from ..utils.files import npz_path
+from ..utils.portable import SharedDataset
 from ..utils.records import RecordKind
+
+if TYPE_CHECKING:
+    from .base import InverseHessianVectorProduct
 
 STRATEGY = RecordKind("fitted strategy", "Fit and save again.", 3, SavedCurvatureError)
 
@@ -30,3 +41,56 @@ def check_same_data(saved: Any, dataset: tf.data.Dataset | None, path: Any) -> N
         f"{saved and saved['examples']}, or others. Pass that one, or fit again."
     )
     raise SavedCurvatureError(message)
+
+
+def loaded(
+    kind: type[InverseHessianVectorProduct],
+    registered: Mapping[str, type[InverseHessianVectorProduct]],
+    path: str | Path,
+    model: BaseInfluenceModel,
+    train_dataset: tf.data.Dataset | None,
+) -> InverseHessianVectorProduct:
+    """Return the strategy in a file; `InverseHessianVectorProduct.load` says more.
+
+    Parameters
+    ----------
+    kind
+        What it has to be.
+    registered
+        All strategies by name.
+    path, model, train_dataset
+        As for `load`.
+    """
+    check_influence_model(model)
+    if train_dataset is not None:
+        check_dataset(train_dataset, "train_dataset", model.input_rank)
+    path = npz_path(path)
+    header, state = STRATEGY.read(path, lambda header, arrays: (header, arrays))
+    with STRATEGY.parsing(path):
+        name, config, fitted_on = header["strategy"], dict(header["config"]), header["model"]
+        strategy = registered.get(name)
+        if strategy is None or not issubclass(strategy, kind):
+            raise STRATEGY.refused(path, f"holds the strategy {name!r}, no {kind.__name__}")
+        check_same_model(fitted_on, model, path)
+    if strategy.needs_data and train_dataset is None:
+        message = (
+            f"The products of {strategy.__name__} go over the training set. Received: none. "
+            "Pass `train_dataset=`."
+        )
+        raise ValueError(message)
+    if strategy.needs_data:
+        check_same_data(header["data"], train_dataset, path)
+    with STRATEGY.parsing(path):
+        return strategy.restored(model, train_dataset, config, state, header["num_train_examples"])
+
+
+def unpickled(
+    kind: type[InverseHessianVectorProduct],
+    model: BaseInfluenceModel,
+    data: SharedDataset,
+    config: Mapping[str, Any],
+    state: Mapping[str, np.ndarray],
+    num_train_examples: int | None,
+) -> InverseHessianVectorProduct:
+    """Return the strategy that a pickle, or a copy, holds."""
+    return kind.restored(model, data.dataset, config, state, num_train_examples)

@@ -20,7 +20,7 @@ from ..types import Batch, IdFunction
 from ..utils.datasets import check_dataset
 from ..utils.running import run
 from .group_sums import sum_by_group
-from .training_set import count_training_set
+from .training_set import size_of_training_set
 
 
 class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceCalculator):
@@ -91,14 +91,14 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
 
     @cached_property
     def num_train_examples(self) -> int:
-        """The number n of examples in the training set, counted at first use.
+        """The number n of examples in the training set of the fit, counted where it is not known.
 
         Raises
         ------
         EmptyDatasetError
             If there are none.
         """
-        return count_training_set(self.train_dataset)
+        return size_of_training_set(self.ihvp_calculator, self.train_dataset)
 
     def predict_loss_change(
         self,

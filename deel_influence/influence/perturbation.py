@@ -22,7 +22,7 @@ from ..utils.running import run
 from .mixed_derivatives import MixedDerivatives, Values
 from .perturbation_blocks import PerturbationBlock, check_shifts, feature_frame, join_values
 from .perturbed_tensors import choose_perturbed
-from .training_set import count_training_set
+from .training_set import size_of_training_set
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,8 +104,8 @@ class PerturbationInfluenceCalculator:
 
     @cached_property
     def num_train_examples(self) -> int:
-        """The number n of examples in the training set, counted at first use."""
-        return count_training_set(self.train_dataset)
+        """The number n of examples in the training set, counted where no fit knows it."""
+        return size_of_training_set(self.ihvp_calculator, self.train_dataset)
 
     def influence_blocks(
         self,

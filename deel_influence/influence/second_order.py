@@ -23,7 +23,7 @@ from .group_passes import GroupPasses
 from .group_sums import group_labels
 from .moved_losses import loss_changes, warn_of_rounding
 from .permanent_curvature import PermanentCurvature
-from .training_set import count_training_set
+from .training_set import size_of_training_set
 
 CURVATURES = ("hessian", "gauss_newton")
 
@@ -109,14 +109,14 @@ class SecondOrderInfluenceCalculator(BaseGroupInfluenceCalculator):
 
     @cached_property
     def num_train_examples(self) -> int:
-        """The number n of examples in the training set, counted at first use.
+        """The number n of examples in the training set of the fit, counted where it is not known.
 
         Raises
         ------
         EmptyDatasetError
             If there are none.
         """
-        return count_training_set(self.train_dataset)
+        return size_of_training_set(self.ihvp_calculator, self.train_dataset)
 
     def influence_matrix(
         self,

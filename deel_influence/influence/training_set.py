@@ -5,18 +5,22 @@ from __future__ import annotations
 import tensorflow as tf
 
 from ..errors import EmptyDatasetError
+from ..ihvp.base import InverseHessianVectorProduct
 from ..utils.datasets import count_examples
 
 
-def count_training_set(dataset: tf.data.Dataset) -> int:
-    """Count the examples of a training set, in one pass.
+def size_of_training_set(strategy: InverseHessianVectorProduct, dataset: tf.data.Dataset) -> int:
+    """Return the number n of examples of the fit, or of the dataset where a fit knows of none.
+
+    A strategy that was fitted elsewhere, on the whole of what ``dataset`` is a part of, knows the
+    size of the whole.
 
     Raises
     ------
     EmptyDatasetError
         If there are none.
     """
-    count = count_examples(dataset)
+    count = strategy.num_train_examples or count_examples(dataset)
     if count == 0:
         message = "Argument `dataset` must yield at least one example. Received: none."
         raise EmptyDatasetError(message)

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from ..errors import UnsupportedModelError
 from ..types import Batch
+from .cloning import form_of, model_of
 from .influence_model import BaseInfluenceModel
-from .keras_internals import all_layers
+from .selection import watched_places
 
 BuildFunction: TypeAlias = Callable[[], keras.Model]
 """Makes a new model with the layers of a given one, and any weights."""
@@ -49,8 +50,8 @@ def copied(model: BaseInfluenceModel, build: BuildFunction | None = None) -> Bas
     if getattr(copy, "optimizer", None) is not None:
         copy.optimizer = None  # no weight file need fit it
     assign_weights(copy, original)
-    places = {id(v): place for place, v in enumerate(original.weights)}
-    return model.rewrapped(copy, [copy.weights[places[id(v)]] for v in model.weights])
+    places = watched_places(original, model.weights)
+    return model.rewrapped(copy, [copy.weights[place] for place in places])
 
 
 def assign_weights(target: keras.Model, source: keras.Model) -> None:
@@ -85,20 +86,14 @@ def check_same_outputs(model: BaseInfluenceModel, copy: BaseInfluenceModel, batc
 
 
 def _cloned(model: keras.Model) -> keras.Model:
-    # Not keras.models.clone_model, which has to copy the optimizer too.
-    own = {type(layer).__name__: type(layer) for layer in all_layers(model)}
     try:
-        with keras.saving.custom_object_scope(own):
-            copy = type(model).from_config(model.get_config())
-            if not copy.built:
-                copy.build_from_config(model.get_build_config())
+        return model_of(form_of(model))
     except Exception as error:  # whatever the model's own code raises
         message = (
             f"The model must be one that Keras can copy. Received: a {type(model).__name__}, "
             f"which it cannot ({first_line(error)}). {REMEDY}"
         )
         raise UnsupportedModelError(message) from error
-    return copy
 
 
 def _check_form(original: keras.Model, copy: Any, was_given: bool) -> None:

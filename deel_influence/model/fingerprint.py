@@ -15,7 +15,7 @@ from .computations import describe, describe_layers
 from .influence_model import BaseInfluenceModel
 from .keras_internals import all_layers
 from .overlay import TRACING
-from .selection import check_watched
+from .selection import watched_places
 
 
 def weights_digest(model: keras.Model) -> str:
@@ -92,15 +92,11 @@ def check_same_model(saved: Mapping[str, Any], model: BaseInfluenceModel, path: 
 
 
 def _watched(model: BaseInfluenceModel) -> list[str]:
-    """Name the watched variables by their place in the model.
-
-    Not by their paths alone, which change when a model is saved and loaded again.
-    """
-    check_watched(model.model, model.weights)
-    places = {id(variable): place for place, variable in enumerate(model.model.weights)}
+    """Name the watched variables by their place in the model."""
+    places = watched_places(model.model, model.weights)
     return [
-        f"{v.path.rpartition('/')[2]} {tuple(v.shape)} (variable {places[id(v)]})"
-        for v in model.weights
+        f"{v.path.rpartition('/')[2]} {tuple(v.shape)} (variable {place})"
+        for v, place in zip(model.weights, places, strict=True)
     ]
 
 

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from ..backend import check_backend
 from ..errors import IgnoredTermWarning, UnsupportedModelError
-from ..types import Batch, BatchProcessor, ProcessedBatch
+from ..types import Batch, BatchProcessor
 from .class_weight import with_class_weight
+from .cloning import from_pickle, to_pickle
 from .losses import PerExampleLoss
 from .objective import (
     AUTO,
@@ -26,32 +27,13 @@ from .objective import (
     warn_of_own_training,
 )
 from .parameters import ParameterLayout
-from .selection import LayerKey, resolve_variables, select_weights
+from .reading import default_process_batch
+from .selection import LayerKey, resolve_variables, select_weights, watched_places
 
 Resource = TypeVar("Resource")
 
 # Importing Keras may have chosen a back end from its configuration file.
 check_backend()
-
-
-def default_process_batch(batch: Batch) -> ProcessedBatch:
-    """Read a batch as `keras.Model.fit` does: ``(x, y)`` or ``(x, y, sample_weight)``.
-
-    Raises
-    ------
-    ValueError
-        If the batch is no tuple of two or three parts.
-    """
-    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
-        parts = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else "no tuple"
-        message = (
-            "A batch must be (x, y) or (x, y, sample_weight). Received: "
-            f"{type(batch).__name__} with {parts}. For other forms pass "
-            "`process_batch_for_loss_fn=`, a function that returns (x, y, sample_weight or None)."
-        )
-        raise ValueError(message)
-    x, y, *rest = batch
-    return x, y, rest[0] if rest else None
 
 
 class BaseInfluenceModel:
@@ -137,6 +119,12 @@ class BaseInfluenceModel:
             f"<{type(self).__name__} of {self.model.name!r}: {self.nb_params} parameters of "
             f"{watched} watched, {self.loss_function.description}>"
         )
+
+    def __reduce__(self) -> tuple:
+        """Pickle and copy the model with its settings; what was compiled is made again."""
+        state = self.loss_function, self.class_weight, self.unweighted_process, self.terms
+        places = watched_places(self.model, self.weights)
+        return _unpickled, (type(self), to_pickle(self.model), places, state)
 
     def rewrapped(
         self,
@@ -370,6 +358,19 @@ class InfluenceModel(BaseInfluenceModel):
             weight_decay=weight_decay,
             regularizer_weight=regularizer_weight,
         )
+
+
+def _unpickled(
+    kind: type[BaseInfluenceModel], model: tuple, places: list[int], state: tuple
+) -> BaseInfluenceModel:
+    result = object.__new__(kind)
+    result.loss_function, result.class_weight, result.unweighted_process, result.terms = state
+    result.model = from_pickle(*model)
+    result.weights = [result.model.weights[place] for place in places]
+    result.layout = ParameterLayout(result.weights)
+    result.process_batch_for_loss_fn = with_class_weight(state[2], state[1])
+    result._resources, result._told = {}, set()
+    return result
 
 
 def check_influence_model(model: Any) -> None:

@@ -133,6 +133,22 @@ def check_watched(model: keras.Model, weights: Iterable[keras.Variable]) -> None
         raise UnsupportedModelError(message)
 
 
+def watched_places(model: keras.Model, weights: Iterable[keras.Variable]) -> list[int]:
+    """Return where watched weights stand among all weights of the model.
+
+    Unlike their paths, that does not change when a model is copied, or saved and loaded again.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If one is no weight of the model any more.
+    """
+    watched = list(weights)
+    check_watched(model, watched)
+    places = {id(variable): place for place, variable in enumerate(model.weights)}
+    return [places[id(variable)] for variable in watched]
+
+
 def unique(variables: Iterable[keras.Variable]) -> list[keras.Variable]:
     """Drop repeated variables (shared layers), keeping the order."""
     return list({id(v): v for v in variables}.values())
