@@ -360,9 +360,7 @@ class InfluenceModel(BaseInfluenceModel):
         )
 
 
-def _unpickled(
-    kind: type[BaseInfluenceModel], model: tuple, places: list[int], state: tuple
-) -> BaseInfluenceModel:
+def _unpickled(kind: type, model: tuple, places: list[int], state: tuple) -> BaseInfluenceModel:
     result = object.__new__(kind)
     result.loss_function, result.class_weight, result.unweighted_process, result.terms = state
     result.model = from_pickle(*model)
