@@ -12,6 +12,7 @@ import tensorflow as tf
 from ..types import Batch, IdFunction
 from ..utils.devices import check_device
 from ..utils.digests import example_digests
+from ..utils.lazy import lazy_dataset
 from ..utils.nearest_neighbors import BaseNearestNeighbors, LinearNearestNeighbors
 from ..utils.top_k import ORDER, check_k, check_order
 from .caching import CACHE, save_vectors
@@ -90,7 +91,7 @@ class BaseInfluenceCalculator(PairCalculator):
             for batch, _, vectors in self._vectors(train_set, id_fn, device, verbose=0):
                 yield batch, vectors
 
-        return tf.data.Dataset.from_generator(generate, output_signature=signature)
+        return lazy_dataset(generate, signature)
 
     def estimate_influence_values_in_batches(
         self,
@@ -254,12 +255,8 @@ class BaseInfluenceCalculator(PairCalculator):
                     found = (batch, tf.cast(values[rows], dtype), part)
                     yield (*found, ids[rows]) if return_ids else found
 
-        result = tf.data.Dataset.from_generator(
-            generate,
-            output_signature=top_k_spec(
-                self.model, dataset_to_evaluate, train_set, dtype, return_ids
-            ),
-        )
+        spec = top_k_spec(self.model, dataset_to_evaluate, train_set, dtype, return_ids)
+        result = lazy_dataset(generate, spec)
         if save_top_k_ds_path is not None:
             # Computed before it is saved: TensorFlow's save never returns when its input fails.
             result = result.cache()

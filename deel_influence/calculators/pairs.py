@@ -17,6 +17,7 @@ from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement, measured_model
 from ..types import Batch, IdFunction
 from ..utils.digests import example_digests
+from ..utils.lazy import lazy_dataset
 from ..utils.running import run
 from .caching import CACHE, VectorReader, vector_origin
 from .queries import Queries, ScoredBatches, ScoreSource, query_chunks
@@ -197,7 +198,7 @@ class PairCalculator(SelfInfluenceCalculator):
             for batch, _, values in source.scored(chunk):
                 yield self.model.process_batch_for_loss_fn(batch)[0], values
 
-        return tf.data.Dataset.from_generator(generate, output_signature=signature)
+        return lazy_dataset(generate, signature)
 
 
 def _tell_of_flat_queries(chunk: Queries) -> None:

@@ -16,6 +16,7 @@ from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch, IdFunction
 from ..utils.devices import check_device
 from ..utils.kernels import Kernel
+from ..utils.lazy import lazy_dataset
 from ..utils.portable import portable, unpacked
 from ..utils.running import run
 from ..utils.top_k import ORDER, BatchSort
@@ -101,7 +102,7 @@ class SelfInfluenceCalculator(ABC):
             for batch, _, scores in self.scored_batches(train_set, None, device, verbose=0):
                 yield batch, scores
 
-        return tf.data.Dataset.from_generator(generate, output_signature=signature)
+        return lazy_dataset(generate, signature)
 
     def score(
         self,

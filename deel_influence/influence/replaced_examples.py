@@ -13,6 +13,7 @@ from ..errors import UnsupportedModelError
 from ..model.influence_model import BaseInfluenceModel, default_process_batch
 from ..types import Batch, IdFunction
 from ..utils.datasets import batch_size_of, numbered_batches
+from ..utils.lazy import lazy_dataset
 from .perturbed_tensors import choose_perturbed, named_leaves
 
 
@@ -76,7 +77,7 @@ class ReplacedExamples:
                 yield self._replaced(batch, ids, here, inputs) if len(here) else batch
 
         signature = relaxed_element_spec(self._train_set)
-        dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
+        dataset = lazy_dataset(generate, signature)
         # `fit` warns of the end of a dataset whose length it does not know.
         return dataset.apply(tf.data.experimental.assert_cardinality(self._num_batches))
 
