@@ -39,7 +39,7 @@ class PairCalculator(SelfInfluenceCalculator):
     """
 
     _zeros_are_usual = False
-    _made_again = SelfInfluenceCalculator._made_again | {"query_model", "query_engine"}
+    _made_again = frozenset({"_kernels", "query_model", "query_engine"})
 
     def __init__(self, model: BaseInfluenceModel, measurement: Measurement = None) -> None:
         super().__init__(model)

@@ -361,7 +361,7 @@ class InfluenceModel(BaseInfluenceModel):
 
 
 def _unpickled(kind: type, model: tuple, places: list[int], state: tuple) -> BaseInfluenceModel:
-    result = object.__new__(kind)
+    result: BaseInfluenceModel = object.__new__(kind)
     result.loss_function, result.class_weight, result.unweighted_process, result.terms = state
     result.model = from_pickle(*model)
     result.weights = [result.model.weights[place] for place in places]

@@ -53,7 +53,7 @@ def test_it_serves_keras_and_graphs_as_any_dataset_does():
 
     @tf.function
     def total() -> tf.Tensor:
-        return dataset.reduce(0.0, lambda sum_, x, _: sum_ + tf.reduce_sum(x))
+        return dataset.reduce(0.0, lambda sum_, batch: sum_ + tf.reduce_sum(batch[0]))
 
     assert float(total()) == 18.0
     assert len(list(dataset.unbatch())) == 6
