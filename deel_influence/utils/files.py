@@ -105,7 +105,8 @@ def _lock(folder: Path, wait: bool = True) -> int | None:
 
 def _clean_up(target: Path) -> None:
     """Remove the temporary folders of writers that no longer live."""
-    for folder in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+    # In full, because those of "a.b" begin as those of "a" do.
+    for folder in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 32}.tmp"):
         lock = _lock(folder, wait=False)
         if lock is None:
             continue

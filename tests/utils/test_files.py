@@ -99,10 +99,21 @@ def test_what_killed_writers_left_is_removed_and_what_living_ones_write_is_not(
 
 
 def test_a_folder_that_was_put_aside_by_a_killed_writer_comes_back(tmp_path: Path) -> None:
-    path, left = tmp_path / "folder", tmp_path / ".folder.0123.tmp" / "replaced"
+    path, left = tmp_path / "folder", tmp_path / f".folder.{'0' * 32}.tmp" / "replaced"
     left.mkdir(parents=True)
     (left / "old").write_text("old")
     with pytest.raises(KeyboardInterrupt):
         interrupted(path)
     assert names(path) == ["old"]
     assert names(tmp_path) == ["folder"]
+
+
+def test_what_another_path_left_is_left_alone(tmp_path: Path) -> None:
+    other = tmp_path / f".file.txt.{'0' * 32}.tmp"
+    other.mkdir()
+    with replacing(tmp_path / "file") as temporary:
+        temporary.write_text("mine")
+    assert other.exists()
+    with replacing(tmp_path / "file.txt") as temporary:
+        temporary.write_text("mine")
+    assert names(tmp_path) == ["file", "file.txt"]
