@@ -146,7 +146,7 @@ def test_a_corrupt_npz_file_is_named(content, tmp_path):
 def test_a_single_array_is_not_taken_for_an_archive(tmp_path):
     with open(tmp_path / "data.npz", "wb") as file:
         np.save(file, X)
-    with pytest.raises(DataSourceError, match="must hold arrays `x` and `y`"):
+    with pytest.raises(DataSourceError, match="must be a readable `.npz` archive of arrays"):
         load_source(str(tmp_path / "data.npz"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
 import keras
@@ -18,6 +17,7 @@ from deel_influence.influence.first_order import FirstOrderInfluenceCalculator
 from deel_influence.model.influence_model import InfluenceModel
 from deel_influence.trac_in.gradient_dot import GradientDot
 from deel_influence.trac_in.tracin import TracIn
+from deel_influence.utils.records import RecordKind
 from tests.evaluation.known_effects import M, N, Pairs, Single, batches, judged, known_effects
 
 
@@ -234,8 +234,9 @@ def test_a_saved_evaluation_that_cannot_be_read_is_refused(known, tmp_path, cont
     judged(known, {"true": Pairs(known.effects)}, known.halves).save(tmp_path)
     file = tmp_path / "evaluation.json"
     if content == "other":
-        content = json.dumps({**json.loads(file.read_text()), "format": 0})
-    file.write_text(content)
+        RecordKind("saved evaluation", "", version=0).write(file, {})
+    else:
+        file.write_text(content)
     with pytest.raises(DataSourceError, match=message):
         Evaluation.load(tmp_path)
 
