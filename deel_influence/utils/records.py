@@ -88,10 +88,19 @@ class RecordKind:
             Arrays by name, none of them called ``header``; None for a file of JSON.
         only_new
             Whether a file that is there already stays.
+
+        Raises
+        ------
+        TypeError
+            If an array holds Python objects.
         """
         header = {"kind": self.name, "version": self.version, **settings}
         header = json.loads(json.dumps(header))  # as it is read back
         kept = {name: np.asarray(array) for name, array in (arrays or {}).items()}
+        objects = sorted(name for name, array in kept.items() if array.dtype.hasobject)
+        if objects:  # which NumPy would pickle
+            message = f"A {self.name} must hold arrays of numbers or texts. Received: {objects}."
+            raise TypeError(message)
         header[_CHECKSUM] = _checksum(header, kept)
         with replacing(path, only_new) as temporary:
             if arrays is None:
@@ -100,7 +109,7 @@ class RecordKind:
             else:
                 coded = np.frombuffer(json.dumps(header).encode(), np.uint8)
                 with temporary.open("wb") as stream:
-                    np.savez(stream, allow_pickle=False, **{_HEADER: coded}, **kept)
+                    np.savez(stream, **{_HEADER: coded}, **kept)
         return Path(path)
 
     def read(self, path: str | Path, parse: Callable[[Settings, Arrays], Parsed]) -> Parsed:

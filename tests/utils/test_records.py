@@ -160,3 +160,9 @@ def test_python_objects_are_not_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", x=np.array([{}, None], dtype=object))
     with pytest.raises(ValueError, match="Python objects"):
         read_arrays(tmp_path / "objects.npz")
+
+
+def test_python_objects_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"numbers or texts. Received: \['odd'\]"):
+        KIND.write(tmp_path / "record.npz", {}, {"odd": np.array([{}, None], dtype=object)})
+    assert not list(tmp_path.iterdir())
