@@ -23,11 +23,12 @@ FLOOR_VERSIONS := tests/packaging/floor.txt
 # Python 3.10 where it is found, by its name or among pyenv's; else the one that is there.
 FLOOR_PYTHON ?= $(shell for python in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/python $(PYTHON); \
     do $$python -c '' 2>/dev/null && echo $$python && break; done)
-# The gradient engine, a dense and a Kronecker-factored inverse, triage, and what loads when.
+# The gradient engine, a dense and a Kronecker-factored inverse, triage, what loads when, and files.
 FLOOR_TESTS := tests/model/test_keras_internals.py tests/gradients/test_engine.py \
     tests/ihvp/test_exact.py tests/ihvp/test_ekfac.py tests/report/test_triage_table.py \
     tests/cli/test_triage.py tests/cli/test_demo.py tests/test_extras.py \
-    tests/test_tfds_on_demand.py
+    tests/test_tfds_on_demand.py tests/utils/test_files.py tests/utils/test_records.py \
+    tests/utils/test_digests.py tests/utils/test_lazy.py tests/calculators/test_portable.py
 
 # Keeps TensorFlow's notes on the processor and on missing GPUs out of the output.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
