@@ -174,8 +174,10 @@ class VectorReader:
             if file is None:
                 return None
             self._held.append(PART.read(file, _checked_part))
-        names = set.intersection(*(set(part) for part in self._held))
-        joined = {n: np.concatenate([part[n] for part in self._held]) for n in names}
+        joined = self._held[0]
+        if len(self._held) > 1:
+            names = set.intersection(*(set(part) for part in self._held))
+            joined = {n: np.concatenate([part[n] for part in self._held]) for n in names}
         self._held = [{name: array[size:] for name, array in joined.items()}]
         return {name: array[:size] for name, array in joined.items()}
 

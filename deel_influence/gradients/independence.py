@@ -118,8 +118,8 @@ def _computed(model: BaseInfluenceModel, batch: Batch) -> _Computed:
 
 def _losses_agree(whole: _Computed, parts: Sequence[_Computed], tolerance: float) -> bool:
     """Compare the losses of a batch with those of its parts."""
-    together = np.concatenate([np.asarray(part.losses) for part in parts])
-    return _agree(np.asarray(whole.losses), together, tolerance)
+    together = np.concatenate([np.asarray(part.losses, np.float64) for part in parts])
+    return _agree(np.asarray(whole.losses, np.float64), together, tolerance)
 
 
 def _with_calls(model: BaseInfluenceModel, batch: Batch) -> _Computed:

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+import deel_influence
+
 from ..errors import SavedCurvatureError
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.engine import GradientEngine
@@ -150,12 +152,16 @@ class InverseHessianVectorProduct(ABC):
         The path of the file, with its suffix.
         """
         self.check_unchanged()
+        data = dataset_digest(self.train_dataset) if self.needs_data else None
+        if data is not None:  # one pass tells both
+            self._num_train_examples = data["examples"]
         header = {
+            "library": deel_influence.__version__,
             "strategy": self.name,
             "config": self.get_config(),
             "model": self._model_fingerprint,
             "num_train_examples": self.num_train_examples,
-            "data": dataset_digest(self.train_dataset) if self.needs_data else None,
+            "data": data,
         }
         return STRATEGY.write(npz_path(path), header, self._state())
 
@@ -214,7 +220,8 @@ class InverseHessianVectorProduct(ABC):
             "`save`, and `load` with `train_dataset=`."
         )
         data = SharedDataset(self.train_dataset, refusal if self.needs_data else None)
-        size = self.num_train_examples
+        # A copy that has the data can count them when it is asked to.
+        size = self._num_train_examples if self.needs_data else self.num_train_examples
         return unpickled, (type(self), self.model, data, self.get_config(), self._state(), size)
 
     def state(self) -> dict[str, np.ndarray]:

@@ -91,7 +91,7 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
 
     @cached_property
     def num_train_examples(self) -> int:
-        """The number n of examples in the training set of the fit, counted where it is not known.
+        """The number n of examples in the training set, counted where no fit knows it.
 
         Raises
         ------

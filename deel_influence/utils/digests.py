@@ -29,36 +29,17 @@ def settings_digest(settings: Any) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-class DataDigest:
-    """A digest of examples that pass by in batches, however they are batched.
-
-    Attributes
-    ----------
-    num_examples
-        How many have passed.
-    """
-
-    def __init__(self) -> None:
-        self.num_examples = 0
-        self._digest = hashlib.sha256()
-
-    def add(self, batch: Batch) -> None:
-        """Take a batch."""
-        keys = example_digests(batch).numpy()
-        self.num_examples += len(keys)
-        self._digest.update(keys.tobytes())
-
-    def value(self) -> dict[str, Any]:
-        """Return what identifies the examples and their order, as JSON can hold it."""
-        return {"examples": self.num_examples, "digest": self._digest.hexdigest()}
-
-
 def dataset_digest(dataset: tf.data.Dataset) -> dict[str, Any]:
-    """Return the number of examples of a batched dataset and a digest of all of them."""
-    digest = DataDigest()
+    """Return the number of examples of a batched dataset and a digest of all of them, as JSON.
+
+    It changes with their order, and not with their batches.
+    """
+    count, digest = 0, hashlib.sha256()
     for batch in dataset:
-        digest.add(batch)
-    return digest.value()
+        keys = example_digests(batch).numpy()
+        count += len(keys)
+        digest.update(keys.tobytes())
+    return {"examples": count, "digest": digest.hexdigest()}
 
 
 def digest_of_examples(dataset: tf.data.Dataset, in_order: bool = True) -> str:

@@ -34,8 +34,7 @@ UNREADABLE = (
     EOFError,
     ValueError,
     KeyError,
-    NotImplementedError,
-    RuntimeError,  # of an archive that seems to be encrypted; RecursionError of deep JSON
+    RuntimeError,  # an archive that seems to be encrypted, or another method; JSON too deep
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -108,8 +107,9 @@ class RecordKind:
                 temporary.write_text(text + "\n", encoding="utf-8")
             else:
                 coded = np.frombuffer(json.dumps(header).encode(), np.uint8)
+                content: dict[str, Any] = {_HEADER: coded, **kept}
                 with temporary.open("wb") as stream:
-                    np.savez(stream, **{_HEADER: coded}, **kept)
+                    np.savez(stream, **content)
         return Path(path)
 
     def read(self, path: str | Path, parse: Callable[[Settings, Arrays], Parsed]) -> Parsed:
@@ -229,7 +229,7 @@ def _check_size(file: IO[bytes], member: zipfile.ZipInfo) -> None:
 
 def _checksum(header: Mapping[str, Any], arrays: Arrays) -> str:
     """Return a digest of a record, in whatever order its parts stand."""
-    text = json.dumps(header, sort_keys=True, allow_nan=True)
+    text = json.dumps(header, sort_keys=True)
     digest = hashlib.sha256(text.encode())
     for name in sorted(arrays):
         digest.update(f"{name} {array_digest(arrays[name])}".encode())

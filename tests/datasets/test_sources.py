@@ -150,6 +150,13 @@ def test_a_single_array_is_not_taken_for_an_archive(tmp_path):
         load_source(str(tmp_path / "data.npz"))
 
 
+def test_ids_beyond_int64_are_refused(tmp_path):
+    ids = np.arange(len(X), dtype=np.uint64) + np.uint64(2**63)
+    np.savez(tmp_path / "data.npz", x=X, y=np.zeros(len(X)), ids=ids)
+    with pytest.raises(DataSourceError, match=f"`ids` of .* must hold ids of at most {2**63 - 1}"):
+        load_source(str(tmp_path / "data.npz"))
+
+
 BAD_SAVED = {
     "no pairs": (pairs().map(lambda x, y: x), r"tuples \(x, y\)"),
     "four parts": (pairs().map(lambda x, y: (x, y, y, y)), r"tuples \(x, y\)"),

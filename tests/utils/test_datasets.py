@@ -24,6 +24,19 @@ def examples(n: int = 10) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices((np.arange(n * 4.0).reshape(n, 4), np.arange(n)))
 
 
+def test_ids_beyond_int64_are_refused_and_do_not_turn_negative():
+    largest = 2**63 - 1
+    for first, is_fine in ((largest - 3, True), (largest - 2, False)):
+        ids = np.arange(first, first + 4, dtype=np.uint64)
+        batches = numbered_batches(examples().take(4).batch(4), lambda _, ids=ids: ids)
+        if is_fine:
+            ((_, found),) = batches
+            assert found.tolist() == [largest - 3, largest - 2, largest - 1, largest]
+        else:
+            with pytest.raises(ValueError, match=f"`id_fn` must give ids of at most {largest}"):
+                list(batches)
+
+
 @pytest.mark.parametrize(
     "dataset",
     [
