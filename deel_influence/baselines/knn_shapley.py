@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from ..calculators.self_influence import SelfInfluenceCalculator
-from ..calculators.streaming import check_examples, check_pair
 from ..errors import LabelError
+from ..gradients.passes import Pass, query_and_train_passes
 from ..linalg.checks import check_count
 from ..model.influence_model import BaseInfluenceModel
 from ..model.selection import LayerKey
 from ..types import Batch, IdFunction
-from ..utils.devices import check_device
-from ..utils.running import call, check_finite_inputs
 from .features import Features
 
 Examples: TypeAlias = Sequence[np.ndarray]
@@ -65,7 +64,7 @@ class KNNShapley(SelfInfluenceCalculator):
        D. Song. Efficient Task-Specific Data Valuation for Nearest Neighbor Algorithms. VLDB 2019.
     """
 
-    _eager_hooks = frozenset({"self_scores"})
+    _eager_hooks = frozenset({"_self_scores"})
 
     def __init__(
         self,
@@ -97,9 +96,10 @@ class KNNShapley(SelfInfluenceCalculator):
         device, verbose
             As for `score`.
         """
-        check_pair(self.engine, dataset_to_evaluate, train_set, None, device)
-        *train, _ = self._read(train_set, None, device, verbose)
-        *queries, _ = self._read(dataset_to_evaluate, None, device, 0, "dataset_to_evaluate")
+        passes = query_and_train_passes(
+            self.engine, dataset_to_evaluate, train_set, None, device, verbose, "Features"
+        )
+        (*queries, _), (*train, _) = (self._read(data) for data in passes)
         parts = _values_in_parts(queries, train, self.k, leave_out_self=False)
         return np.concatenate([values for _, values in parts]).astype(self._dtype)
 
@@ -110,20 +110,19 @@ class KNNShapley(SelfInfluenceCalculator):
         device: str | None = None,
         verbose: str | int = "auto",
     ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
-        check_examples(self.engine, train_set, "train_set", id_fn)
-        check_device(device)
-        *train, known = self._read(train_set, id_fn, device, verbose)
+        data = Pass(train_set, "train_set", "Features", id_fn, device, verbose)
+        *train, known = self._read(data.checked(self.engine))
         if self.reference_set is None:
             scores = self._scores(train, train, leave_out_self=True)
         else:
-            check_examples(self.engine, self.reference_set, "reference_set", None)
-            *reference, _ = self._read(self.reference_set, None, device, 0, "reference_set")
+            reference_data = Pass(self.reference_set, "reference_set", device=device)
+            *reference, _ = self._read(reference_data.checked(self.engine))
             scores = self._scores(reference, train, leave_out_self=False)
         # Where ids are the user's, the second pass may come in another order.
         order = np.argsort(known)
-        for _, batch, ids in self._stream(train_set, id_fn, "Self-influence", 0):
-            found = order[np.searchsorted(known, ids, sorter=order)]
-            yield batch, ids, tf.constant(scores[found])
+        for item in self._stream(replace(data, verbose=0)):
+            found = order[np.searchsorted(known, item.ids, sorter=order)]
+            yield item.batch, item.ids, tf.constant(scores[found])
 
     def _self_scores(self, batch: Batch) -> tf.Tensor:
         """Return the scores of a batch that is the whole training set."""
@@ -137,21 +136,10 @@ class KNNShapley(SelfInfluenceCalculator):
             total += values.sum(axis=0)
         return (-total / max(len(queries[0]) - leave_out_self, 1)).astype(self._dtype)
 
-    def _read(
-        self,
-        dataset: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        device: str | None,
-        verbose: str | int,
-        argument: str = "train_set",
-    ) -> list[np.ndarray]:
+    def _read(self, data: Pass) -> list[np.ndarray]:
         """Return the features ``(n, d)``, labels ``(n,)`` and ids ``(n,)`` of a dataset."""
-        parts = []
-        for index, batch, ids in self._stream(dataset, id_fn, "Features", verbose, argument):
-            kernel = self._kernel("features_and_labels", self._features_and_labels)
-            rows, classes = call(kernel, index, ids, (batch,), device)
-            check_finite_inputs(rows, index, ids)
-            parts.append((rows.numpy(), classes.numpy(), ids))
+        computed = self._computed(data, self._features_and_labels, axis=0)
+        parts = [(*(t.numpy() for t in found), item.ids) for item, found in computed]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
     def _features_and_labels(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:

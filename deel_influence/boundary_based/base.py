@@ -13,13 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from ..calculators.self_influence import SelfInfluenceCalculator
-from ..calculators.streaming import check_examples
 from ..errors import ConvergenceWarning
+from ..gradients.passes import Pass
 from ..linalg.checks import check_count, check_positive
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch, IdFunction
-from ..utils.datasets import batch_size_of
-from ..utils.devices import check_device
+from ..utils.datasets import Item
 from ..utils.running import run
 from .deepfool import BoundaryPoints, DeepFool
 from .logits import ClassLogits
@@ -130,34 +129,31 @@ class BoundaryCalculator(SelfInfluenceCalculator):
         ConvergenceWarning
             At the end, if examples did not reach the boundary; `last_search` has their ids.
         """
-        check_examples(self.engine, train_set, "train_set", id_fn)
-        check_device(device)
+        data = Pass(train_set, "train_set", "Boundary", id_fn, device, verbose)
         seen, accounts = [], []
-        for index, batch, ids in self._stream(train_set, id_fn, "Boundary", verbose):
-            kernel = self._kernel("account", self._account)
-            parts = [
-                run(kernel, index, ids[rows], (part,), device) for part, rows in self._parts(batch)
-            ]
+        for item in self._stream(data.checked(self.engine)):
+            kernel = self._kernel(self._account)
+            parts = [run(kernel, part, (part.batch,), device) for part in self._parts(item)]
             account = tf.concat(parts, axis=1)
-            seen.append(ids)
+            seen.append(item.ids)
             accounts.append(account[1:].numpy())
-            yield batch, ids, account[0]
+            yield item.batch, item.ids, account[0]
         steps, reached = np.concatenate(accounts, axis=1)
         self.last_search = BoundarySearch(
             np.concatenate(seen), steps.astype(np.int64), reached.astype(bool)
         )
         self._report(self.last_search)
 
-    def _parts(self, batch: Batch) -> Iterator[tuple[Batch, slice]]:
+    def _parts(self, item: Item) -> Iterator[Item]:
         """Cut a batch into parts that a kernel takes."""
-        size = batch_size_of(batch)
-        step = self._max_examples or size
-        if size <= step:
-            yield batch, slice(size)
+        step = self._max_examples or item.size
+        if item.size <= step:
+            yield item
             return
-        for start in range(0, size, step):
+        for start in range(0, item.size, step):
             rows = slice(start, start + step)
-            yield tf.nest.map_structure(lambda t, rows=rows: t[rows], batch), rows
+            part = tf.nest.map_structure(lambda t, rows=rows: t[rows], item.batch)
+            yield Item(item.index, item.ids[rows], part)
 
     def _report(self, search: BoundarySearch) -> None:
         missing = search.unreached_ids

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from ..gradients.passes import Pass, query_and_train_passes
 from ..types import Batch, IdFunction
-from ..utils.devices import check_device
 from ..utils.digests import example_digests
 from ..utils.lazy import lazy_dataset
 from ..utils.nearest_neighbors import BaseNearestNeighbors, LinearNearestNeighbors
 from ..utils.top_k import ORDER, check_k, check_order
+from .blocks import InfluenceBlock, ScoredInputs, lined_up
 from .caching import CACHE, save_vectors
 from .pairs import PairCalculator
-from .queries import lined_up, save_scored
 from .sample_pool import SamplePool
-from .specs import relaxed_element_spec, top_k_spec
-from .streaming import check_examples, check_pair
+from .specs import inputs_spec, relaxed_element_spec, top_k_spec
 
 
 class BaseInfluenceCalculator(PairCalculator):
@@ -76,11 +76,11 @@ class BaseInfluenceCalculator(PairCalculator):
         -------
         A dataset of ``((batch...), vectors (b, p))``.
         """
-        check_examples(self.engine, train_set, "train_set", id_fn)
-        check_device(device)
+        data = Pass(train_set, "train_set", "Influence vectors", id_fn, device, "auto")
+        data.checked(self.engine)
         if save_influence_vector_ds_path is not None:
-            computed = self._vectors(train_set, id_fn, device, verbose="auto")
-            vectors = ((ids, v, example_digests(batch).numpy()) for batch, ids, v in computed)
+            computed = self._vectors(data)
+            vectors = ((i.ids, v, example_digests(i.batch).numpy()) for i, v in computed)
             save_vectors(vectors, save_influence_vector_ds_path, self.origin())
         signature = (
             relaxed_element_spec(train_set),
@@ -88,8 +88,8 @@ class BaseInfluenceCalculator(PairCalculator):
         )
 
         def generate() -> Iterator[tuple[Batch, tf.Tensor]]:
-            for batch, _, vectors in self._vectors(train_set, id_fn, device, verbose=0):
-                yield batch, vectors
+            for item, vectors in self._vectors(replace(data, verbose=0)):
+                yield item.batch, vectors
 
         return lazy_dataset(generate, signature)
 
@@ -104,6 +104,9 @@ class BaseInfluenceCalculator(PairCalculator):
         device: str | None = None,
     ) -> Iterator[tuple[Batch, tf.data.Dataset]]:
         """Score the training set against each batch of queries.
+
+        One pass over the training set serves all batches of queries whose vectors fit in memory
+        together. It takes place when scores are first asked for.
 
         Parameters
         ----------
@@ -120,8 +123,8 @@ class BaseInfluenceCalculator(PairCalculator):
         save_influence_vector_path
             Where to keep the vectors on disk for later.
         save_influence_value_path
-            Directory for the scores: for each batch of queries a file ``batch_000000.npz`` with
-            ``query_ids`` (m,), ``train_ids`` (n,) and ``values`` (m, n).
+            Directory for the scores: for each batch of queries a file ``batch_000000.npz``, which
+            `InfluenceBlock.load` reads.
         device
             Where to compute; None leaves it to TensorFlow.
 
@@ -130,17 +133,62 @@ class BaseInfluenceCalculator(PairCalculator):
         For each batch of queries: the batch, and a dataset of ``(training inputs, scores
         (m, b))``.
         """
-        check_pair(self.engine, dataset_to_evaluate, train_set, None, device)
+        queries, train = query_and_train_passes(
+            self.engine, dataset_to_evaluate, train_set, None, device, verbose=0
+        )
         if save_influence_vector_path is not None:
             self.compute_influence_vector(train_set, save_influence_vector_path, device)
-        source = self._source(
-            train_set, influence_vector_in_cache, load_influence_vector_path, None, device
+        source = self._source(train, influence_vector_in_cache, load_influence_vector_path)
+        index = 0
+        for chunk in self._chunks(source, queries):
+            found = ScoredInputs(
+                chunk,
+                source.scored,
+                lambda batch: self.model.process_batch_for_loss_fn(batch)[0],
+                lambda: (item.batch for item in self._stream(train)),
+            )
+            for batch, rows in chunk.parts():
+                if save_influence_value_path is not None:
+                    path = Path(save_influence_value_path) / f"batch_{index:06d}.npz"
+                    found.block(rows).save(path)
+                signature = (
+                    inputs_spec(self.model, train_set),
+                    tf.TensorSpec((rows.stop - rows.start, None), self.model.dtype),
+                )
+                yield batch, lazy_dataset(partial(found.batches, rows), signature)
+                index += 1
+
+    def influence_blocks(
+        self,
+        dataset_to_evaluate: tf.data.Dataset,
+        train_set: tf.data.Dataset,
+        id_fn: IdFunction | None = None,
+        device: str | None = None,
+        verbose: str | int = "auto",
+    ) -> Iterator[InfluenceBlock]:
+        """Score every training example for every query, block after block.
+
+        Everything that holds scores of pairs is put together of these blocks. Blocks of shards of
+        the training set merge to those of the whole.
+
+        Parameters
+        ----------
+        dataset_to_evaluate
+            The m queries, batched.
+        train_set
+            The n training examples, batched.
+        id_fn, device, verbose
+            As for `score`.
+
+        Yields
+        ------
+        A block for each chunk of queries whose vectors fit in memory together, in the order of
+        the datasets.
+        """
+        queries, train = query_and_train_passes(
+            self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose
         )
-        for index, chunk in enumerate(self._chunks(source, dataset_to_evaluate, None, device, 1)):
-            if save_influence_value_path is not None:
-                path = Path(save_influence_value_path) / f"batch_{index:06d}.npz"
-                save_scored(path, chunk, source)
-            yield chunk.batches[0], self._scored_dataset(chunk, train_set, source)
+        yield from self._blocks(self._streamed(train), queries)
 
     def influence_matrix(
         self,
@@ -172,18 +220,9 @@ class BaseInfluenceCalculator(PairCalculator):
         """
         # Without ids in the result, a column is known by its position alone.
         id_fn = id_fn if return_ids else None
-        check_pair(self.engine, dataset_to_evaluate, train_set, id_fn, device)
-        source = self._streamed(train_set, id_fn, device, verbose)
-        rows, query_ids, train_ids = [], [], None
-        for chunk in self._chunks(source, dataset_to_evaluate, id_fn, device):
-            parts = [(ids, values) for _, ids, values in source.scored(chunk)]
-            ids = np.concatenate([ids for ids, _ in parts])
-            values = np.concatenate([values for _, values in parts], axis=1)
-            rows.append(lined_up(values, ids, train_ids, axis=1))
-            query_ids.append(chunk.ids)
-            train_ids = ids if train_ids is None else train_ids
-        matrix = np.concatenate(rows)
-        return (matrix, np.concatenate(query_ids), train_ids) if return_ids else matrix
+        blocks = self.influence_blocks(dataset_to_evaluate, train_set, id_fn, device, verbose)
+        found = lined_up(blocks)
+        return (found.values, found.query_ids, found.train_ids) if return_ids else found.values
 
     def top_k(
         self,
@@ -234,17 +273,17 @@ class BaseInfluenceCalculator(PairCalculator):
         """
         check_k(k)
         check_order(order)
-        check_pair(self.engine, dataset_to_evaluate, train_set, id_fn, device)
+        queries, train = query_and_train_passes(
+            self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose=0
+        )
         if save_influence_vector_ds_path is not None:
             self.compute_influence_vector(train_set, save_influence_vector_ds_path, device, id_fn)
-        source = self._source(
-            train_set, influence_vector_in_cache, load_influence_vector_ds_path, id_fn, device
-        )
+        source = self._source(train, influence_vector_in_cache, load_influence_vector_ds_path)
         search = nearest_neighbors or LinearNearestNeighbors()
         dtype = d_type or self.model.dtype
 
         def generate() -> Iterator[tuple]:
-            for chunk in self._chunks(source, dataset_to_evaluate, id_fn, device):
+            for chunk in self._chunks(source, queries):
                 pool = SamplePool(self.model)
                 values, ids = search.search(
                     source.scored(chunk), len(chunk.ids), k, check_order(order), pool.update

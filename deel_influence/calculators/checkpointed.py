@@ -5,29 +5,23 @@ from __future__ import annotations
 import threading
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from ..gradients.passes import Pass
 from ..model.checkpoints import Checkpoints
 from ..model.measurements import Measurement
-from ..types import Batch, IdFunction
-from ..utils.devices import check_device
+from ..types import Batch
+from ..utils.datasets import Item
 from ..utils.progress import progress_bar
 from ..utils.running import run
 from .base import BaseInfluenceCalculator
-from .queries import Queries, ScoredBatches, ScoreSource, query_chunks
-from .streaming import check_examples
 
 MAX_BLOCK_BYTES = 2**28
 """Bound on the batches, and on the results for them, between two loadings of the same weights."""
-
-Item: TypeAlias = tuple[int, Batch, np.ndarray]
-"""Index, batch and ids ``(b,)``, as `SelfInfluenceCalculator._stream` yields them."""
-
-Compute: TypeAlias = Callable[[int, Item], np.ndarray]
-"""Computes something of a batch at checkpoint t, whose weights are loaded."""
 
 
 class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
@@ -58,7 +52,7 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
                 return self.engine.gradients(batch).materialize()
 
     A pass that fits a method at each checkpoint does the same as scoring: for each t,
-    ``self._enter_checkpoint(t)``, then kernels over ``self._stream(...)``, all of it inside
+    ``self._enter_checkpoint(t)``, then ``self._summed(...)``, all of it inside
     ``with self._lock``.
 
     Data are read once: they are taken in blocks of bounded memory, and each block passes through
@@ -87,94 +81,33 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
         """A bound on the size q of the vectors of one checkpoint. May be overridden."""
         return self.model.nb_params
 
-    def scored_batches(
-        self,
-        train_set: tf.data.Dataset,
-        id_fn: IdFunction | None = None,
-        device: str | None = None,
-        verbose: str | int = "auto",
-    ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
-        check_examples(self.engine, train_set, "train_set", id_fn)
-        check_device(device)
+    def _computed(
+        self, data: Pass, hook: Callable[..., Any], arguments: tuple = (), axis: int | None = -1
+    ) -> Iterator[tuple[Item, Any]]:
+        """Run a hook at every checkpoint on each batch of a pass.
 
-        def compute(_: int, item: Item) -> np.ndarray:
-            index, batch, ids = item
-            kernel = self._kernel("self_scores", self._self_scores)
-            return run(kernel, index, ids, (batch,), device).numpy()
+        Scores, whose last axis is the batch, are added up, vectors stand side by side. Of the
+        arguments, which are such vectors, each checkpoint gets its own part.
+        """
+        if axis is None:
+            yield from super()._computed(data, hook, arguments, axis)
+            return
+        count = self.checkpoints.count
+        own = [tf.split(argument, count, axis=1) for argument in arguments]
+        width = self._vector_size * count if axis == 0 else max([2, *map(len, arguments)])
+        join = _side_by_side if axis == 0 else _added
 
-        items = self._stream(train_set, id_fn, "Self-influence", self._reading(verbose))
-        results = self._results(items, compute, _added, 1, "Self-influence", verbose)
-        for (_, batch, ids), scores in results:
-            yield batch, ids, tf.convert_to_tensor(scores)
+        def compute(t: int, item: Item) -> np.ndarray:
+            given = (*(parts[t] for parts in own), item.batch)
+            return run(self._kernel(hook), item, given, data.device, axis).numpy()
 
-    def _streamed(
-        self,
-        train_set: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        device: str | None,
-        verbose: str | int,
-        hook: Callable[[tf.Tensor, Batch], tf.Tensor] | None = None,
-    ) -> ScoreSource:
-        score = hook or self._scores_of_batch
-
-        def scored(chunk: Queries) -> ScoredBatches:
-            factors = tf.split(chunk.vectors, self.checkpoints.count, axis=1)
-
-            def compute(t: int, item: Item) -> np.ndarray:
-                index, batch, ids = item
-                kernel = self._kernel(score.__name__, score)
-                return run(kernel, index, ids, (factors[t], batch), device).numpy()
-
-            items = self._stream(train_set, id_fn, "Influence", self._reading(verbose))
-            m = len(chunk.ids)
-            for item, scores in self._results(items, compute, _added, m, "Influence", verbose):
-                yield item[1], item[2], scores
-
-        return ScoreSource(lambda: self._kernel("query_factors", self._query_factors), scored)
-
-    def _vectors(
-        self,
-        train_set: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        device: str | None,
-        verbose: str | int,
-    ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
-        def compute(_: int, item: Item) -> np.ndarray:
-            index, batch, ids = item
-            kernel = self._kernel("train_vectors", self._train_vectors)
-            return run(kernel, index, ids, (batch,), device, axis=0).numpy()
-
-        name = "Influence vectors"
-        items = self._stream(train_set, id_fn, name, self._reading(verbose))
-        width = self._vector_size * self.checkpoints.count
-        for item, rows in self._results(items, compute, _side_by_side, width, name, verbose):
-            yield item[1], item[2], tf.convert_to_tensor(rows)
-
-    def _chunks(
-        self,
-        source: ScoreSource,
-        dataset: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        device: str | None,
-        max_batches: int | None = None,
-    ) -> Iterator[Queries]:
-        def compute(_: int, item: Item) -> np.ndarray:
-            index, batch, ids = item
-            return run(source.query_kernel(), index, ids, (batch,), device, axis=0).numpy()
-
-        items = self._stream(dataset, id_fn, "Queries", 0, "dataset_to_evaluate")
-        width = self._vector_size * self.checkpoints.count
-        vectors: dict[int, np.ndarray] = {}
-
-        def computed() -> Iterator[Item]:
-            for item, rows in self._results(items, compute, _side_by_side, width):
-                vectors[item[0]] = rows
-                yield item
-
-        def vectors_of(index: int, *_: Any) -> tf.Tensor:
-            return tf.convert_to_tensor(vectors.pop(index))
-
-        return query_chunks(computed(), vectors_of, max_batches)
+        # Where there are several, each checkpoint has a bar of its own.
+        reading = data if count == 1 else replace(data, verbose=0)
+        for block in self._blocks_of(self._stream(reading), width):
+            with self._lock:
+                self.checkpoints.verify(block[0].batch)
+                results = join(self._passes(block, compute, data))
+            yield from zip(block, map(tf.convert_to_tensor, results), strict=True)
 
     def _vector_settings(self) -> tuple:
         # The digest of the vectors' origin covers the weights that are loaded: always the first.
@@ -182,38 +115,8 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
             self._enter_checkpoint(0)
         return self.checkpoints.fingerprints()
 
-    def _results(
-        self,
-        items: Iterator[Item],
-        compute: Compute,
-        join: Callable[[Iterator[list[np.ndarray]]], list[np.ndarray]],
-        width: int,
-        description: str = "",
-        verbose: str | int = 0,
-    ) -> Iterator[tuple[Item, np.ndarray]]:
-        """Yield each item with what all checkpoints together give for it.
-
-        Parameters
-        ----------
-        items
-            What `_stream` yields.
-        compute
-            Gives the contribution of one checkpoint to one item.
-        join
-            Joins the contributions, for each checkpoint a list with one for each item of a block.
-        width
-            How many numbers of a result belong to one example.
-        description, verbose
-            Of the progress bar of each checkpoint.
-        """
-        for block in self._blocks(items, width):
-            with self._lock:
-                self.checkpoints.verify(block[0][1])
-                results = join(self._passes(block, compute, description, verbose))
-            yield from zip(block, results, strict=True)
-
     def _passes(
-        self, block: list[Item], compute: Compute, description: str, verbose: str | int
+        self, block: list[Item], compute: Callable[[int, Item], np.ndarray], data: Pass
     ) -> Iterator[list[np.ndarray]]:
         """Yield for each checkpoint its contributions to the items of a block."""
         count = self.checkpoints.count
@@ -221,12 +124,15 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
             self._enter_checkpoint(t)
             shown: Iterable[Item] = block
             if count > 1:
-                title = f"{description}, checkpoint {t + 1} of {count}"
-                shown = progress_bar(block, title, len(block), verbose)
+                title = f"{data.description}, checkpoint {t + 1} of {count}"
+                shown = progress_bar(block, title, len(block), data.verbose)
             yield [compute(t, item) for item in shown]
 
-    def _blocks(self, items: Iterator[Item], width: int) -> Iterator[list[Item]]:
-        """Group items until they, and their results, take the memory that a block may take."""
+    def _blocks_of(self, items: Iterator[Item], width: int) -> Iterator[list[Item]]:
+        """Group items until they, and their results, take the memory that a block may take.
+
+        ``width`` numbers of a result belong to one example.
+        """
         if self.checkpoints.count == 1:  # loaded once and for all: nothing need be held back
             yield from ([item] for item in items)
             return
@@ -234,16 +140,12 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
         held_bytes = 0
         for item in items:
             held.append(item)
-            held_bytes += _bytes_of(item[1]) + len(item[2]) * width * self.model.dtype.size
+            held_bytes += _bytes_of(item.batch) + item.size * width * self.model.dtype.size
             if held_bytes >= MAX_BLOCK_BYTES:
                 yield held
                 held, held_bytes = [], 0
         if held:
             yield held
-
-    def _reading(self, verbose: str | int) -> str | int:
-        """Return how the reading of the data is shown: where nothing else is."""
-        return verbose if self.checkpoints.count == 1 else 0
 
 
 def _added(passes: Iterator[list[np.ndarray]]) -> list[np.ndarray]:

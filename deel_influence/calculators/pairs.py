@@ -6,23 +6,23 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ..errors import NoGradientWarning
 from ..gradients.engine import GradientEngine
+from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement, measured_model
-from ..types import Batch, IdFunction
+from ..types import Batch
+from ..utils.datasets import Item
 from ..utils.digests import example_digests
-from ..utils.lazy import lazy_dataset
 from ..utils.running import run
+from .blocks import InfluenceBlock
 from .caching import CACHE, VectorReader, vector_origin
 from .queries import Queries, ScoredBatches, ScoreSource, query_chunks
 from .self_influence import SelfInfluenceCalculator
-from .specs import inputs_spec
 
 
 class PairCalculator(SelfInfluenceCalculator):
@@ -87,19 +87,14 @@ class PairCalculator(SelfInfluenceCalculator):
         return tf.linalg.diag_part(self._pairwise(queries, train))
 
     def _source(
-        self,
-        train_set: tf.data.Dataset,
-        cache: CACHE,
-        load_path: str | Path | None,
-        id_fn: IdFunction | None,
-        device: str | None,
+        self, train: Pass, cache: CACHE = CACHE.NO_CACHE, load_path: str | Path | None = None
     ) -> ScoreSource:
         """Choose where the scores of the training set come from."""
         if cache is CACHE.NO_CACHE:
-            return self._streamed(train_set, id_fn, device, verbose=0)
+            return self._streamed(train)
         if cache is CACHE.MEMORY:
-            kept = list(self._vectors(train_set, id_fn, device, verbose=0))
-            return self._cached(lambda: iter(kept), device)
+            kept = list(self._vectors(train))
+            return self._cached(lambda: iter(kept), train.device)
         if cache is not CACHE.DISK:
             message = (
                 "Argument `influence_vector_in_cache` must be a member of CACHE. "
@@ -112,93 +107,59 @@ class PairCalculator(SelfInfluenceCalculator):
         origin = self.origin()
         VectorReader(load_path, origin)  # a wrong path is reported now, not at the first query
 
-        def read() -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
+        def read() -> Iterator[tuple[Item, tf.Tensor]]:
             reader = VectorReader(load_path, origin)
-            for _, batch, ids in self._stream(train_set, id_fn, "Influence", 0):
-                yield batch, ids, reader.read(ids, example_digests(batch).numpy())
+            for item in self._stream(train):
+                yield item, reader.read(item.ids, example_digests(item.batch).numpy())
             reader.finish()
 
-        return self._cached(read, device)
+        return self._cached(read, train.device)
 
-    def _streamed(
-        self,
-        train_set: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        device: str | None,
-        verbose: str | int,
-        hook: Callable[[tf.Tensor, Batch], tf.Tensor] | None = None,
-    ) -> ScoreSource:
+    def _streamed(self, train: Pass, hook: Callable[..., tf.Tensor] | None = None) -> ScoreSource:
         """Score from factored gradients, batch by batch, keeping nothing."""
-        hook = hook or self._scores_of_batch
 
         def scored(chunk: Queries) -> ScoredBatches:
-            for index, batch, ids in self._stream(train_set, id_fn, "Influence", verbose):
-                kernel = self._kernel(hook.__name__, hook)
-                yield batch, ids, run(kernel, index, ids, (chunk.vectors, batch), device).numpy()
+            computed = self._computed(train, hook or self._scores_of_batch, (chunk.vectors,))
+            for item, values in computed:
+                yield item.batch, item.ids, values.numpy()
 
-        return ScoreSource(lambda: self._kernel("query_factors", self._query_factors), scored)
+        return ScoreSource(self._query_factors, scored)
 
     def _vector_settings(self) -> tuple:
         """Return the settings that influence vectors depend on. May be overridden."""
         return ()
 
     def _cached(
-        self, vectors: Callable[[], Iterator[tuple[Batch, np.ndarray, tf.Tensor]]], device: Any
+        self, vectors: Callable[[], Iterator[tuple[Item, tf.Tensor]]], device: str | None
     ) -> ScoreSource:
         """Score from influence vectors that were computed before."""
-        kernel = self._kernel("pairwise", self._pairwise)
 
         def scored(chunk: Queries) -> ScoredBatches:
-            for index, (batch, ids, rows) in enumerate(vectors()):
-                yield batch, ids, run(kernel, index, ids, (chunk.vectors, rows), device).numpy()
+            for item, rows in vectors():
+                values = run(self._kernel(self._pairwise), item, (chunk.vectors, rows), device)
+                yield item.batch, item.ids, values.numpy()
 
-        return ScoreSource(lambda: self._kernel("query_vectors", self._query_vectors), scored)
+        return ScoreSource(self._query_vectors, scored)
 
-    def _vectors(
-        self,
-        train_set: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        device: str | None,
-        verbose: str | int,
-    ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
-        """Yield batch, ids and influence vectors ``(b, p)`` of each training batch."""
-        for index, batch, ids in self._stream(train_set, id_fn, "Influence vectors", verbose):
-            kernel = self._kernel("train_vectors", self._train_vectors)
-            yield batch, ids, run(kernel, index, ids, (batch,), device, axis=0)
+    def _vectors(self, data: Pass) -> Iterator[tuple[Item, tf.Tensor]]:
+        """Yield each training batch with its influence vectors ``(b, p)``."""
+        return self._computed(data, self._train_vectors, axis=0)
 
-    def _chunks(
-        self,
-        source: ScoreSource,
-        dataset: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        device: str | None,
-        max_batches: int | None = None,
-    ) -> Iterator[Queries]:
+    def _chunks(self, source: ScoreSource, queries: Pass) -> Iterator[Queries]:
         """Yield the queries in chunks whose vectors fit a bounded amount of memory."""
-        batches = self._stream(dataset, id_fn, "Queries", 0, "dataset_to_evaluate")
-
-        def vectors_of(index: int, batch: Batch, ids: np.ndarray) -> tf.Tensor:
-            return run(source.query_kernel(), index, ids, (batch,), device, axis=0)
-
-        for chunk in query_chunks(batches, vectors_of, max_batches):
+        for chunk in query_chunks(self._computed(queries, source.query_hook, axis=0)):
             if not self._zeros_are_usual:
                 _tell_of_flat_queries(chunk)
             yield chunk
 
-    def _scored_dataset(
-        self, chunk: Queries, train_set: tf.data.Dataset, source: ScoreSource
-    ) -> tf.data.Dataset:
-        """Return a lazy dataset of ``(training inputs, scores (m, b))``."""
-        signature = (
-            inputs_spec(self.model, train_set),
-            tf.TensorSpec((len(chunk.ids), None), self.model.dtype),
-        )
-
-        def generate() -> Iterator[tuple[Any, np.ndarray]]:
-            for batch, _, values in source.scored(chunk):
-                yield self.model.process_batch_for_loss_fn(batch)[0], values
-
-        return lazy_dataset(generate, signature)
+    def _blocks(self, source: ScoreSource, queries: Pass) -> Iterator[InfluenceBlock]:
+        """Yield the scores of every pair, for each chunk of queries one block."""
+        for chunk in self._chunks(source, queries):
+            parts = [(ids, values) for _, ids, values in source.scored(chunk)]
+            ids = np.concatenate([ids for ids, _ in parts])
+            values = np.concatenate([values for _, values in parts], axis=-1)
+            # Where a score has parts, they come first in a batch, and last in a block.
+            yield InfluenceBlock(chunk.ids, ids, np.moveaxis(values, (-2, -1), (0, 1)))
 
 
 def _tell_of_flat_queries(chunk: Queries) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from ..errors import NoGradientWarning
 from ..gradients.engine import GradientEngine
+from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch, IdFunction
-from ..utils.devices import check_device
+from ..utils.datasets import Item
 from ..utils.kernels import Kernel
 from ..utils.lazy import lazy_dataset
 from ..utils.portable import portable, unpacked
@@ -23,7 +24,6 @@ from ..utils.top_k import ORDER, BatchSort
 from .sample_pool import SamplePool
 from .scores import Scores
 from .specs import relaxed_element_spec
-from .streaming import check_examples, stream
 
 
 class SelfInfluenceCalculator(ABC):
@@ -91,8 +91,7 @@ class SelfInfluenceCalculator(ABC):
         -------
         A dataset of ``((batch...), scores (b,))``, in the order of ``train_set``.
         """
-        check_examples(self.engine, train_set, "train_set", None)
-        check_device(device)
+        Pass(train_set, device=device).checked(self.engine)
         signature = (
             relaxed_element_spec(train_set),
             tf.TensorSpec((None,), self.model.dtype),
@@ -163,11 +162,9 @@ class SelfInfluenceCalculator(ABC):
         ------
         Each batch, the ids ``(b,)`` of its examples, and their scores ``(b,)``.
         """
-        check_examples(self.engine, train_set, "train_set", id_fn)
-        check_device(device)
-        for index, batch, ids in self._stream(train_set, id_fn, "Self-influence", verbose):
-            kernel = self._kernel("self_scores", self._self_scores)
-            yield batch, ids, run(kernel, index, ids, (batch,), device)
+        data = Pass(train_set, "train_set", "Self-influence", id_fn, device, verbose)
+        for item, scores in self._computed(data.checked(self.engine), self._self_scores):
+            yield item.batch, item.ids, scores
 
     def compute_top_k_from_training_dataset(
         self,
@@ -214,25 +211,43 @@ class SelfInfluenceCalculator(ABC):
         """The engines that the hooks use, which see each batch before the hooks do."""
         return (self.engine,)
 
-    def _stream(
-        self,
-        dataset: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        description: str,
-        verbose: str | int,
-        argument: str = "train_set",
-    ) -> Iterator[tuple[int, Batch, np.ndarray]]:
-        """Yield index, batch and ids ``(b,)`` for each batch, all engines prepared."""
-        for item in stream(self.engine, dataset, id_fn, description, verbose, argument):
-            for engine in self._engines:
-                engine.prepare(item[1])
-            yield item
+    def _stream(self, data: Pass) -> Iterator[Item]:
+        """Yield the batches of a pass, all engines prepared."""
+        return data.items(*self._engines)
 
-    def _kernel(self, name: str, function: Any) -> Kernel:
-        """Return the compiled form of a hook, made at first use."""
-        key = (name, *(engine.plan_version for engine in self._engines))
+    def _computed(
+        self, data: Pass, hook: Callable[..., Any], arguments: tuple = (), axis: int | None = -1
+    ) -> Iterator[tuple[Item, Any]]:
+        """Run a hook on each batch of a pass.
+
+        Parameters
+        ----------
+        data
+            The pass.
+        hook
+            A method that takes the arguments and a batch.
+        arguments
+            What comes before the batch, nests of tensors.
+        axis
+            Which axis of the result is the batch; None where it has none.
+        """
+        for item in self._stream(data):
+            kernel = self._kernel(hook)
+            yield item, run(kernel, item, (*arguments, item.batch), data.device, axis)
+
+    def _summed(self, data: Pass, hook: Callable[..., Any]) -> Any:
+        """Return the sum of what a hook gives over all batches of a pass."""
+        return sum(values for _, values in self._computed(data, hook, axis=None))
+
+    def _kernel(self, hook: Callable[..., Any], *form: Hashable) -> Kernel:
+        """Return the compiled form of a hook, made at first use for the engines' plans.
+
+        ``form`` tells apart what else the hook is compiled for.
+        """
+        key = (hook.__name__, *form, *(engine.plan for engine in self._engines))
         if key not in self._kernels:
-            self._kernels[key] = Kernel(function, compiled=name not in self._eager_hooks)
+            eager = hook.__name__ in self._eager_hooks
+            self._kernels[key] = Kernel(hook, compiled=not eager)
         return self._kernels[key]
 
 

@@ -28,7 +28,7 @@ def has_closed_form(engine: GradientEngine) -> bool:
     # The matrix below has the kernel before the bias, as the parameters must.
     order = [v for v in ruled.rule.variables(ruled.layer) if v in engine.model.layout]
     in_order = all(a is b for a, b in zip(order, engine.model.weights, strict=True))
-    return ruled.is_linear and engine.input_ranks(ruled) == (2,) and in_order
+    return ruled.is_linear and ruled.input_ranks == (2,) and in_order
 
 
 def closed_form_of_batch(engine: GradientEngine, batch: Batch) -> tf.Tensor:

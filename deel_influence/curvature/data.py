@@ -4,48 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from ..gradients.engine import GradientEngine
+from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
-from ..utils.datasets import batch_size_of, check_dataset, numbered_batches
+from ..utils.datasets import Item, check_dataset, numbered_items
 from ..utils.memory import bytes_to_hold
 from ..utils.running import check_finite_inputs
 from .frozen import FrozenPart, find_frozen_part
 
 SHUFFLE_BUFFER = 10_000
 """Examples among which a random draw chooses if the training set is not held."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One batch.
-
-    Attributes
-    ----------
-    index
-        Its place in the dataset, from 0.
-    ids
-        The positions of its examples, int64, shape ``(b,)``.
-    batch
-        As the dataset yielded it.
-    features
-        What the frozen part of the model gives for it; empty if the whole model runs.
-    """
-
-    index: int
-    ids: np.ndarray
-    batch: Batch
-    features: tuple[tf.Tensor, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """The number of examples."""
-        return len(self.ids)
 
 
 class CurvatureData:
@@ -83,8 +58,8 @@ class CurvatureData:
         self.whole_model_because = "nothing asks for features"
         self.frozen: FrozenPart | None = None
         if with_features:
-            first = next(iter(numbered_batches(dataset)))[0]
-            search = find_frozen_part(model, first)
+            first = next(numbered_items(dataset))
+            search = find_frozen_part(model, first.batch)
             self.whole_model_because, self.frozen = search.reason, search.part
         self._read_first_time()
 
@@ -103,8 +78,7 @@ class CurvatureData:
         if self._held is not None:
             yield from self._held
             return
-        for index, (batch, ids) in enumerate(numbered_batches(self._dataset)):
-            yield Item(index, ids, batch)
+        yield from numbered_items(self._dataset)
 
     def draws(self, batch_size: int, seed: int | None) -> Iterator[list[Item]]:
         """Yield random batches of examples for ever, the same ones for the same seed.
@@ -144,12 +118,13 @@ class CurvatureData:
         """Count and check the examples, and hold what fits."""
         held: list[Item] | None = []
         total, count = 0, 0
-        for index, (batch, ids) in enumerate(numbered_batches(self._dataset)):
-            check_finite_inputs(batch, index, ids)
-            count += batch_size_of(batch)
+        data = Pass(self._dataset, "dataset", in_order=False)
+        for item in data.items(GradientEngine.of(self._model)):
+            check_finite_inputs(item)
+            count += item.size
             if held is None:
                 continue
-            item = Item(index, ids, batch, self._features(batch))
+            item = replace(item, features=self._features(item.batch))
             total += _bytes_of((item.batch, item.features))
             held.append(item)
             if total > self._held_bytes:

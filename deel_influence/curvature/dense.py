@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from ..errors import CurvatureSizeError, NonFiniteError
+from ..errors import CurvatureSizeError
 from ..gradients.engine import GradientEngine
+from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch
-from ..utils.datasets import batch_size_of, check_dataset, numbered_batches
+from ..utils.datasets import Item, batch_size_of, check_dataset
 from ..utils.memory import available_bytes, human_bytes
-from ..utils.progress import progress_bar
-from ..utils.running import call, check_finite_inputs
+from ..utils.running import run
 from .closed_form import assemble_closed_form, closed_form_of_batch, has_closed_form
 from .hessian_rows import gradient_bytes, hessian_of_batch, smallest_bytes
 from .sampling import expected_gradients
@@ -82,20 +82,12 @@ def dense_curvature(
     check_dataset(dataset, "dataset", model.input_rank)
     engine = GradientEngine.of(model)
     total, count = np.zeros(()), 0
-    batches = numbered_batches(dataset)
-    for index, (batch, ids) in enumerate(progress_bar(batches, "Curvature", verbose=verbose)):
-        check_finite_inputs(batch, index, ids)
-        engine.prepare(batch)
-        part = _of_batch(engine, kind, batch, index, ids)
-        if not np.isfinite(part.sum(dtype=np.float64)):
-            message = (
-                f"The curvature is not finite: batch {index} (examples {ids[0]} to {ids[-1]}) "
-                "gives NaN or infinity. Check its inputs and labels."
-            )
-            raise NonFiniteError(message)
+    data = Pass(dataset, "dataset", "Curvature", verbose=verbose, in_order=False)
+    for item in data.items(engine):
+        part = _of_batch(engine, kind, item)
         # Sums over many batches are kept in float64; each batch is computed in the model's dtype.
         total = total + part if count == 0 else np.add(total, part, out=total)
-        count += batch_size_of(batch)
+        count += item.size
     matrix = _assembled(engine, kind, total / count)
     if regularizer:
         matrix = matrix + regularizer_hessian(model)
@@ -142,8 +134,7 @@ def check_dense_memory(
 def _working_bytes(model: BaseInfluenceModel, dataset: tf.data.Dataset, kind: str) -> int:
     """Return the least memory that the terms of the sum over examples take."""
     engine = GradientEngine.of(model)
-    batch, _ = next(iter(numbered_batches(dataset)))
-    engine.prepare(batch)
+    batch = next(Pass(dataset, "dataset", in_order=False).items(engine)).batch
     if kind == "gauss_newton":
         return batch_size_of(batch) * (gradient_bytes(model, batch) + 2 * 4 * model.nb_params)
     if has_closed_form(engine):
@@ -164,15 +155,13 @@ def regularizer_hessian(model: BaseInfluenceModel) -> np.ndarray:
     return model.layout.flatten_rows(rows).numpy().astype(np.float64)
 
 
-def _of_batch(
-    engine: GradientEngine, kind: str, batch: Batch, index: int, ids: np.ndarray
-) -> np.ndarray:
+def _of_batch(engine: GradientEngine, kind: str, item: Item) -> np.ndarray:
     """Return the sum over the examples of a batch, in the form that `_assembled` takes."""
     if kind == "hessian" and not has_closed_form(engine):
-        return hessian_of_batch(engine, batch, index, ids)
+        return hessian_of_batch(engine, item)
     compute = _gauss_newton_of_batch if kind == "gauss_newton" else closed_form_of_batch
     kernel = engine.kernel(("curvature", kind), lambda batch: compute(engine, batch))
-    return call(kernel, index, ids, (batch,)).numpy()
+    return run(kernel, item, (item.batch,), axis=None).numpy()
 
 
 def _assembled(engine: GradientEngine, kind: str, mean: np.ndarray) -> np.ndarray:

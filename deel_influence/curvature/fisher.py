@@ -8,7 +8,6 @@ from ..gradients.engine import GradientEngine
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
 from ..utils.kernels import Kernel
-from .data import Item
 from .draws import Draws
 from .frozen import FrozenPart
 from .operator import CurvatureOperator, Product, frozen_replayed
@@ -33,9 +32,6 @@ class EmpiricalFisherOperator(CurvatureOperator):
     """
 
     kind = "empirical_fisher"
-
-    def _prepare(self, item: Item) -> None:
-        self.engine.prepare(item.batch)
 
     def _kernel(self, single: bool) -> Kernel:  # noqa: ARG002 - all vectors at once anyway
         return self._compiled("product", _empirical_product)
@@ -74,18 +70,10 @@ class FisherOperator(CurvatureOperator):
         super().__init__(
             model, dataset, device=device, jit_compile=jit_compile, held_bytes=held_bytes
         )
-        self._seed = 0 if seed is None else int(seed)
-
-    def _prepare(self, item: Item) -> None:
-        self.engine.prepare(item.batch)
+        self.seed = 0 if seed is None else int(seed)
 
     def _kernel(self, single: bool) -> Kernel:  # noqa: ARG002 - all vectors at once anyway
-        seed = self._seed
-
-        def make(model: BaseInfluenceModel, part: FrozenPart | None, _: bool) -> Product:
-            return _sampled_product(model, part, seed)
-
-        return self._compiled(f"product {seed}", make)
+        return self._compiled("product", _sampled_product)
 
 
 def _empirical_product(
@@ -100,7 +88,7 @@ def _empirical_product(
         batch: Batch,
         features: tuple[tf.Tensor, ...],
         vectors: tf.Tensor,
-        ids: tf.Tensor,  # noqa: ARG001 - for the operator that samples
+        draws: tuple,  # noqa: ARG001 - for the operator that samples
     ) -> tf.Tensor:
         with frozen_replayed(part, features):
             gradients = engine.gradients(batch)
@@ -109,15 +97,19 @@ def _empirical_product(
     return product
 
 
-def _sampled_product(model: BaseInfluenceModel, part: FrozenPart | None, seed: int) -> Product:
+def _sampled_product(
+    model: BaseInfluenceModel,
+    part: FrozenPart | None,
+    single: bool,  # noqa: ARG001 - all vectors at once anyway
+) -> Product:
     engine = GradientEngine.of(model)
     part = _usable(engine, part)
 
     def product(
-        batch: Batch, features: tuple[tf.Tensor, ...], vectors: tf.Tensor, ids: tf.Tensor
+        batch: Batch, features: tuple[tf.Tensor, ...], vectors: tf.Tensor, draws: tuple
     ) -> tf.Tensor:
         with frozen_replayed(part, features):
-            gradients = sampled_gradients(engine, batch, Draws(seed, ids))
+            gradients = sampled_gradients(engine, batch, Draws(*draws))
         return gradients.weighted_sum(tf.transpose(gradients.dot(vectors)))
 
     return product

@@ -19,7 +19,7 @@ import tensorflow as tf
 from ..model.influence_model import BaseInfluenceModel
 from ..model.keras_internals import all_layers
 from ..types import Batch
-from ..utils.datasets import batch_size_of
+from ..utils.datasets import Item, batch_size_of
 from ..utils.kernels import Kernel, relax
 from ..utils.reasons import reason_of
 from ..utils.running import call, quiet_tensorflow
@@ -136,7 +136,7 @@ def _difference(part: FrozenPart, few: Batch) -> str:
         batch, kept = _taken((few, features), rows)
         if not all(map(_agree, part.compute(batch), kept, itertools.repeat(tolerance))):
             return "they are not the same when the example comes in another batch"
-        expected = call(whole, 0, ids, (batch,))
+        expected = call(whole, Item(0, ids, batch), (batch,))
         try:
             with quiet_tensorflow():
                 actual = replayed(batch, kept)

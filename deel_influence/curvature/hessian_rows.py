@@ -16,9 +16,9 @@ import tensorflow as tf
 from ..gradients.engine import GradientEngine
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
-from ..utils.datasets import batch_size_of
+from ..utils.datasets import Item, batch_size_of
 from ..utils.memory import available_bytes
-from ..utils.running import call, quiet_tensorflow
+from ..utils.running import quiet_tensorflow, run
 
 MAX_ROWS = 32
 """Rows side by side; more of them are no faster."""
@@ -74,34 +74,35 @@ def row_chunks(model: BaseInfluenceModel, batch: Batch) -> RowChunks:
     return RowChunks(int(np.clip(rows, 1, min(MAX_ROWS, model.nb_params))), examples)
 
 
-def hessian_of_batch(
-    engine: GradientEngine, batch: Batch, index: int, ids: np.ndarray
-) -> np.ndarray:
+def hessian_of_batch(engine: GradientEngine, item: Item) -> np.ndarray:
     """Return ``Σ_i ∇²ℓ(z_i)`` over a batch, float64, shape ``(p, p)``.
 
     Parameters
     ----------
     engine
         A prepared engine.
-    batch, index, ids
-        A batch, its number, and the ids of its examples.
+    item
+        A batch.
 
     Raises
     ------
     BatchError
         If TensorFlow refuses the batch.
+    NonFiniteError
+        If there is NaN or infinity in it, or in the result.
     """
-    p, chunks = engine.model.nb_params, row_chunks(engine.model, batch)
+    p, chunks = engine.model.nb_params, row_chunks(engine.model, item.batch)
     kernel = engine.kernel("hessian_rows", rows_function(engine.model))
     total = np.zeros((p, p))
-    for first in range(0, len(ids), chunks.examples):
-        chosen = slice(first, first + chunks.examples)
-        part = batch
-        if len(ids) > chunks.examples:
-            part = tf.nest.map_structure(lambda t, chosen=chosen: t[chosen], batch)
+    for first in range(0, item.size, chunks.examples):
+        part = item
+        if item.size > chunks.examples:
+            rows = slice(first, first + chunks.examples)
+            taken = tf.nest.map_structure(lambda t, rows=rows: t[rows], item.batch)
+            part = Item(item.index, item.ids[rows], taken)
         for start in range(0, p, chunks.rows):
             numbers = tf.range(start, min(start + chunks.rows, p))
-            rows = call(kernel, index, ids[chosen], (part, numbers))
+            rows = run(kernel, part, (part.batch, numbers), axis=None)
             total[start : start + chunks.rows] += rows.numpy()
     return total
 

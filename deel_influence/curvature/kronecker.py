@@ -92,7 +92,6 @@ def fit_kronecker(
         added = {placed.parts: added[placed.parts] for placed in sets[0].blocks}
         return added, factors if holds else []
 
-    fisher.settle_rules()
     name = ("covariances", approximation, holds)
     totals, count = fisher.total(name, sums, "Covariances", held=held)
     dtype = fisher.engine.model.dtype.as_numpy_dtype

@@ -9,15 +9,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from ..errors import NonFiniteError
 from ..gradients.batch_gradients import BatchGradients
-from ..gradients.engine import MAX_PROBES, GradientEngine
+from ..gradients.engine import GradientEngine
+from ..gradients.passes import Pass
 from ..types import Batch
-from ..utils.datasets import numbered_batches
+from ..utils.datasets import Item
 from ..utils.kernels import Kernel
 from ..utils.memory import bytes_to_hold
 from ..utils.progress import progress_bar
-from ..utils.running import call, check_finite_inputs
+from ..utils.running import run
 from .draws import Draws
 from .sampling import sampled_gradients, summed_gradients
 
@@ -30,8 +30,8 @@ Parts: TypeAlias = tuple[int, ...]
 Factors: TypeAlias = dict[Parts, tuple[tf.Tensor, tf.Tensor]]
 """By the variables of a block, its inputs ``(b, t, r)`` and output gradients ``(b, t, s)``."""
 
-Item: TypeAlias = tuple[int, np.ndarray, tuple]
-"""The number of a batch, the ids of its examples, and arguments of a kernel."""
+Work: TypeAlias = tuple[Item, tuple]
+"""A batch, and arguments of a kernel."""
 
 
 class HeldFactors:
@@ -119,13 +119,6 @@ class FisherPass:
     verbose: str | int
     num_examples: int = field(default=0, init=False)
 
-    def settle_rules(self) -> None:
-        """Probe the layer rules before the first pass, which no layer may leave half-way."""
-        some = numbered_batches(self.dataset.take(MAX_PROBES), argument="train_dataset")
-        for index, (batch, ids) in enumerate(some):
-            check_finite_inputs(batch, index, ids)
-            self.engine.prepare(batch)
-
     def total(
         self,
         name: tuple[Hashable, ...],
@@ -165,18 +158,18 @@ class FisherPass:
         def of_batch(batch: Batch, draws: tuple, *arguments: Any) -> tuple:
             sets = _gradients(engine, batch, fisher, Draws(*draws))
             added, factors = sums(sets, *arguments)
-            return added, _all_finite(added), factors
+            return added, factors
 
-        def items() -> Iterator[Item]:
-            ahead = self.dataset.prefetch(tf.data.AUTOTUNE)
-            batches = numbered_batches(ahead, argument="train_dataset")
-            for index, (batch, ids) in enumerate(batches):
-                check_finite_inputs(batch, index, ids)
-                draws = tf.constant(self.seed, tf.int64), tf.constant(ids, tf.int64)
-                yield index, ids, (batch, draws, *arguments)
+        def work() -> Iterator[Work]:
+            data = Pass(
+                self.dataset, "train_dataset", description, verbose=self.verbose, in_order=False
+            )
+            for item in data.items(engine):
+                draws = tf.constant(self.seed, tf.int64), tf.constant(item.ids, tf.int64)
+                yield item, (item.batch, draws, *arguments)
 
-        kernel = engine.kernel((*name, fisher), of_batch)
-        return self._added_up(kernel, items(), description, held)
+        # Asked for when the first batch has settled how gradients are found.
+        return self._added_up(lambda: engine.kernel((*name, fisher), of_batch), work(), held)
 
     def total_of_held(
         self,
@@ -188,35 +181,28 @@ class FisherPass:
         """Add up a function of `Factors` and the arguments over what is held, as `total` does."""
 
         def of_factors(factors: Factors, *arguments: Any) -> tuple:
-            added = sums(factors, *arguments)
-            return added, _all_finite(added), []
+            return sums(factors, *arguments), []
 
-        kernel = self.engine.kernel((sums.__qualname__, "of held factors"), of_factors)
-        items = ((index, ids, (factors, *arguments)) for index, ids, factors in held)
-        return self._added_up(kernel, items, description)[0], held.num_examples
+        name = (sums.__qualname__, "of held factors")
+        shown = progress_bar(held, description, verbose=self.verbose)
+        work = ((Item(index, ids, ()), (factors, *arguments)) for index, ids, factors in shown)
+        total, _ = self._added_up(lambda: self.engine.kernel(name, of_factors), work)
+        return total, held.num_examples
 
     def _added_up(
         self,
-        kernel: Kernel,
-        items: Iterable[Item],
-        description: str,
+        kernel: Callable[[], Kernel],
+        work: Iterable[Work],
         held: HeldFactors | None = None,
     ) -> tuple[dict[Parts, Any], int]:
         total: dict[Parts, Any] = {}
         count = 0
-        for index, ids, arguments in progress_bar(items, description, verbose=self.verbose):
-            added, finite, factors = call(kernel, index, ids, arguments)
-            if not bool(finite):
-                message = (
-                    "The curvature must be finite. Received: NaN or infinity from batch "
-                    f"{index} (examples {ids[0]} to {ids[-1]}). Check its inputs and labels, and "
-                    "that the model's weights are finite."
-                )
-                raise NonFiniteError(message)
+        for item, arguments in work:
+            added, factors = run(kernel(), item, arguments, axis=None)
             total = _accumulated(total, added)
-            count += len(ids)
+            count += item.size
             if held is not None:
-                held.add(index, ids, factors)
+                held.add(item.index, item.ids, factors)
         self.num_examples = count
         return total, count
 
@@ -234,12 +220,6 @@ def _gradients(
     if fisher == "expected":
         return summed_gradients(engine, batch)
     return [engine.gradients(batch)]
-
-
-def _all_finite(nest: Any) -> tf.Tensor:
-    return tf.reduce_all(
-        [tf.math.is_finite(tf.reduce_sum(tensor)) for tensor in tf.nest.flatten(nest)]
-    )
 
 
 def _accumulated(total: Any, added: Any) -> Any:

@@ -21,8 +21,10 @@ from ..utils.running import call
 from .data import CurvatureData, Item
 from .frozen import FrozenPart
 
-Product = Callable[[Batch, tuple[tf.Tensor, ...], tf.Tensor, tf.Tensor], tf.Tensor]
-"""Takes a batch, its features, vectors ``(k, p)`` and ids ``(b,)``; returns products."""
+Product = Callable[
+    [Batch, tuple[tf.Tensor, ...], tf.Tensor, tuple[tf.Tensor, tf.Tensor]], tf.Tensor
+]
+"""Takes a batch, its features, vectors ``(k, p)``, a seed and ids ``(b,)``; returns products."""
 
 
 class CurvatureOperator(LinearOperator):
@@ -56,6 +58,9 @@ class CurvatureOperator(LinearOperator):
     kind: ClassVar[str]
     """What ``curvature=`` calls it."""
 
+    seed: int = 0
+    """Fixes the draws of an operator that samples."""
+
     def __init__(
         self,
         model: BaseInfluenceModel,
@@ -80,13 +85,11 @@ class CurvatureOperator(LinearOperator):
 
     @abstractmethod
     def _kernel(self, single: bool) -> Kernel:
-        """Return the compiled ``(batch, features, vectors, ids) -> Σ_i C(z_i) v (k, p)``.
+        """Return the compiled ``(batch, features, vectors, draws) -> Σ_i C(z_i) v (k, p)``.
 
-        To be implemented by subclasses; ``single`` tells that k is 1.
+        To be implemented by subclasses; ``single`` tells that k is 1. ``draws`` are the seed and
+        the ids ``(b,)``, for those that sample.
         """
-
-    def _prepare(self, item: Item) -> None:  # noqa: B027 - most need nothing
-        """Do what has to be done before the kernel is traced on a batch. May be overridden."""
 
     def by_layer(self) -> BlockDiagonalOperator:
         """Return the curvature of each watched layer on its own, without what couples them.
@@ -111,11 +114,9 @@ class CurvatureOperator(LinearOperator):
 
     def product_with(self, item: Item, vectors: tf.Tensor) -> tf.Tensor:
         """Return ``Σ_i C(z_i) v`` over one batch, shape ``(k, p)``."""
-        self._prepare(item)
-        arguments = (item.batch, item.features, vectors, tf.constant(item.ids, tf.int64))
-        return call(
-            self._kernel(int(vectors.shape[0]) == 1), item.index, item.ids, arguments, self._device
-        )
+        draws = tf.constant(self.seed, tf.int64), tf.constant(item.ids, tf.int64)
+        arguments = (item.batch, item.features, vectors, draws)
+        return call(self._kernel(int(vectors.shape[0]) == 1), item, arguments, self._device)
 
     def _apply(self, vectors: tf.Tensor) -> tf.Tensor:
         total = tf.zeros_like(vectors)
@@ -193,7 +194,7 @@ def vector_by_vector(
         batch: Batch,
         features: tuple[tf.Tensor, ...],
         vectors: tf.Tensor,
-        ids: tf.Tensor,  # noqa: ARG001 - for the operators that sample
+        draws: tuple,  # noqa: ARG001 - for the operators that sample
     ) -> tf.Tensor:
         along = linearize(batch, features)
         return along(vectors[0])[None] if single else tf.map_fn(along, vectors)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from ..utils.datasets import batch_size_of, numbered_batches
 from ..utils.running import call
 from .engine import GradientEngine
+from .passes import Pass
 
 
 def first_gradients(engine: GradientEngine, dataset: tf.data.Dataset, count: int) -> tf.Tensor:
@@ -22,13 +22,11 @@ def first_gradients(engine: GradientEngine, dataset: tf.data.Dataset, count: int
         How many examples.
     """
     rows: list[tf.Tensor] = []
-    for index, (batch, ids) in enumerate(numbered_batches(dataset)):
-        engine.prepare(batch)
+    for item in Pass(dataset, "dataset", in_order=False).items(engine):
         left = count - sum(int(part.shape[0]) for part in rows)
-        if batch_size_of(batch) > left:
-            batch = tf.nest.map_structure(lambda t, left=left: t[:left], batch)
-        kernel = engine.kernel("first_gradients", lambda b: engine.gradients(b).materialize())
-        rows.append(call(kernel, index, ids, (batch,)))
-        if batch_size_of(batch) == left:
+        batch = tf.nest.map_structure(lambda t, left=left: t[:left], item.batch)
+        kernel = engine.kernel("rows", lambda b: engine.gradients(b).materialize())
+        rows.append(call(kernel, item, (batch,)))
+        if item.size >= left:
             break
     return tf.concat(rows, axis=0)

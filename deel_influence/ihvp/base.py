@@ -16,6 +16,7 @@ import deel_influence
 from ..errors import SavedCurvatureError
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.engine import GradientEngine
+from ..gradients.passes import Pass
 from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..utils.datasets import (
@@ -27,7 +28,7 @@ from ..utils.datasets import (
 from ..utils.digests import dataset_digest
 from ..utils.files import npz_path
 from ..utils.portable import SharedDataset
-from ..utils.running import check_finite_inputs, run
+from ..utils.running import run
 from .damping import AUTO, damping_vector, resolve_damping
 from .persistence import STRATEGY, loaded, unpickled
 
@@ -363,11 +364,9 @@ class InverseHessianVectorProduct(ABC):
             return tf.concat([apply(self._checked(rows)) for rows in vectors], axis=0)
         # The kernel lives as long as the model: it must not hold the strategy.
         results, engine = [], self.engine
-        for index, (batch, ids) in enumerate(numbered_batches(group, argument="group")):
-            check_finite_inputs(batch, index, ids)
-            engine.prepare(batch)
+        for item in Pass(group, "group", in_order=False).items(engine):
             kernel = engine.kernel("rows", lambda b: engine.gradients(b).materialize())
-            results.append(apply(run(kernel, index, ids, (batch,), None, axis=0)))
+            results.append(apply(run(kernel, item, (item.batch,), axis=0)))
         return tf.concat(results, axis=0)
 
     def _checked(self, vectors: tf.Tensor) -> tf.Tensor:

@@ -92,9 +92,8 @@ class DataInfIHVP(InverseHessianVectorProduct):
         layout = self.model.layout
         total = np.zeros(len(layout.blocks))
         for item in self._data:
-            self.engine.prepare(item.batch)
             kernel = self.engine.kernel("layer_norms", _layer_norms(self.engine))
-            values = run(kernel, item.index, item.ids, (item.batch,), None, axis=0)
+            values = run(kernel, item, (item.batch,), axis=0)
             total += values.numpy().astype(np.float64).sum(axis=0)
         sizes = np.array([block.size for block in layout.blocks])
         return AUTO_SHARE * total / (self._data.num_examples * sizes)
@@ -119,9 +118,8 @@ class DataInfIHVP(InverseHessianVectorProduct):
     ) -> tf.Tensor:
         total = tf.zeros_like(vectors)
         for item in self._data:
-            self.engine.prepare(item.batch)
             kernel = self.engine.kernel(name, make(self.engine))
-            total += call(kernel, item.index, item.ids, (item.batch, vectors, *arguments))
+            total += call(kernel, item, (item.batch, vectors, *arguments))
         return total / self._data.num_examples
 
     def _state(self) -> dict[str, np.ndarray]:

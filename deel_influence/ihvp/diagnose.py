@@ -234,9 +234,8 @@ class _Examination:
         return float(tf.norm(mean)), float(np.sqrt(squares / n))
 
     def _run_gradients(self, item: Item) -> tuple[tf.Tensor, tf.Tensor]:
-        self._engine.prepare(item.batch)
         kernel = self._engine.kernel("sum_and_norms", _sum_and_norms(self._engine))
-        return call(kernel, item.index, item.ids, (item.batch,))
+        return call(kernel, item, (item.batch,))
 
     def _costs(self) -> dict[str, Cost]:
         item = next(iter(self._loss_operator.data))

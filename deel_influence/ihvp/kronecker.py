@@ -16,12 +16,13 @@ from ..curvature.kronecker_basis import EigenbasisCurvature, EigenBlock, from_ar
 from ..curvature.kronecker_low_rank import LowRankQueries
 from ..curvature.kronecker_passes import FISHERS, FisherPass
 from ..gradients.batch_gradients import BatchGradients
+from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
 from ..model.parameters import ParameterLayout
-from ..utils.datasets import check_dataset, numbered_batches
+from ..utils.datasets import check_dataset
 from ..utils.kernels import Kernel
 from ..utils.progress import check_verbose
-from ..utils.running import check_finite_inputs, run
+from ..utils.running import run
 from .base import InverseHessianVectorProduct
 from .damping import AUTO_SHARE, check_damping, resolve_damping
 
@@ -104,10 +105,8 @@ class KroneckerIHVP(InverseHessianVectorProduct):
         sums = np.zeros(2)
         # Its own kernel: it holds the fitted curvature, which the engine would keep for ever.
         kernel = Kernel(lambda batch: low_rank.squared_errors(self.engine.gradients(batch)))
-        for index, (batch, ids) in enumerate(numbered_batches(queries, argument="queries")):
-            check_finite_inputs(batch, index, ids)
-            self.engine.prepare(batch)
-            sums += np.sum(run(kernel, index, ids, (batch,), None, axis=0), axis=0, dtype=float)
+        for item in Pass(queries, "queries", in_order=False).items(self.engine):
+            sums += np.sum(run(kernel, item, (item.batch,), axis=0), axis=0, dtype=float)
         return float(np.sqrt(sums[0] / sums[1])) if sums[1] else 0.0
 
     def self_influence(self, gradients: BatchGradients) -> tf.Tensor:

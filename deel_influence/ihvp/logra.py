@@ -233,18 +233,18 @@ class LoGraIHVP(InverseHessianVectorProduct):
         )
 
         # The engine keeps what it compiles: nothing drawn may be part of that.
-        tensors, undrawn = self.projection.tensors, self.projection.with_tensors(())
+        tensors = self.projection.tensors
+        form = {**self.projection.get_config(), "tensors": [list(t.shape) for t in tensors]}
+        if tensors:
+            del form["seed"]  # which decides nothing but them
+        name = ("logra", json.dumps(form))
+        undrawn = self.model.resource(name, lambda: self.projection.with_tensors(()))
 
         def second_moments(sets: list[BatchGradients], tensors: Any) -> tuple[dict, list]:
             project = undrawn.with_tensors(tensors).project
             features = tf.concat([project(gradients) for gradients in sets], axis=0)
             return {(): tf.matmul(features, features, transpose_a=True)}, []
 
-        fisher.settle_rules()
-        form = {**self.projection.get_config(), "tensors": [list(t.shape) for t in tensors]}
-        if tensors:
-            del form["seed"]  # which decides nothing but them
-        name = ("logra", json.dumps(form))
         total, count = fisher.total(
             name, second_moments, "Projected curvature", arguments=(tensors,)
         )

@@ -106,9 +106,8 @@ class WoodburyIHVP(LowRankIHVP):
         parts: list[tf.Tensor] = []
         data = CurvatureData(self.model, self._fit_dataset(), with_features=False)
         for item in data:
-            engine.prepare(item.batch)
             kernel = engine.kernel("gauss_newton_rows", _rows_function(engine))
-            rows = call(kernel, item.index, item.ids, (item.batch,))
+            rows = call(kernel, item, (item.batch,))
             if not parts:
                 _check_memory(rows, item.size, data.num_examples)
             parts.append(rows)

@@ -9,9 +9,10 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from ..calculators.queries import ScoreSource, lined_up
-from ..calculators.streaming import check_pair
+from ..calculators.blocks import lined_up
+from ..calculators.queries import ScoreSource
 from ..errors import UnknownLayerError
+from ..gradients.passes import Pass, query_and_train_passes
 from ..types import Batch, IdFunction
 from .first_order import FirstOrderInfluenceCalculator
 
@@ -108,21 +109,15 @@ class InfluenceBreakdownCalculator(FirstOrderInfluenceCalculator):
         id_fn, device, verbose
             As for `score`.
         """
-        check_pair(self.engine, dataset_to_evaluate, train_set, id_fn, device)
-        source = self._terms(train_set, id_fn, device, verbose, self._layers_of_batch)
-        rows, query_ids = [], []
-        train_ids: np.ndarray | None = None
-        for chunk in self._chunks(source, dataset_to_evaluate, id_fn, device):
-            parts = [(ids, values) for _, ids, values in source.scored(chunk)]
-            ids = np.concatenate([ids for ids, _ in parts])
-            values = np.concatenate([values for _, values in parts], axis=2)
-            rows.append(lined_up(values, ids, train_ids, axis=2))
-            query_ids.append(chunk.ids)
-            train_ids = ids if train_ids is None else train_ids
+        queries, train = query_and_train_passes(
+            self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose
+        )
+        source = self._terms(train, self._layers_of_batch)
+        found = lined_up(self._blocks(source, queries))
         names = tuple(block.name for block in self.model.layout.blocks)
-        matrix = np.concatenate(rows, axis=1)
-        known = np.zeros(0, np.int64) if train_ids is None else train_ids
-        return LayerScores(names, matrix, np.concatenate(query_ids), known)
+        # Blocks have the queries and the training examples first.
+        matrix = np.moveaxis(found.values, 2, 0)
+        return LayerScores(names, matrix, found.query_ids, found.train_ids)
 
     def influence_by_token(
         self,
@@ -153,30 +148,22 @@ class InfluenceBreakdownCalculator(FirstOrderInfluenceCalculator):
         UnsupportedModelError
             If a watched layer does not run along the sequence.
         """
-        check_pair(self.engine, dataset_to_evaluate, train_set, id_fn, device)
-        source = self._terms(train_set, id_fn, device, verbose, self._tokens_of_batch)
-        for chunk in self._chunks(source, dataset_to_evaluate, id_fn, device):
+        queries, train = query_and_train_passes(
+            self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose
+        )
+        source = self._terms(train, self._tokens_of_batch)
+        for chunk in self._chunks(source, queries):
             for batch, ids, values in source.scored(chunk):
                 yield TokenScores(batch, np.moveaxis(values, 0, 2), chunk.ids, ids)
 
     def _solving_hooks(self) -> frozenset[str]:
-        hooks = {"query_solutions"}
+        hooks = {"_query_solutions"}
         hooks |= {"_layers_of_batch", "_tokens_of_batch"} if self.normalize else set()
         return super()._solving_hooks() | hooks
 
-    def _terms(
-        self,
-        train_set: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        device: str | None,
-        verbose: str | int,
-        hook: Terms,
-    ) -> ScoreSource:
+    def _terms(self, train: Pass, hook: Terms) -> ScoreSource:
         """Return where the terms of a hook come from, given ``H⁻¹ g(z)`` in all parameters."""
-        streamed = self._streamed(train_set, id_fn, device, verbose, hook)
-        return ScoreSource(
-            lambda: self._kernel("query_solutions", self._query_solutions), streamed.scored
-        )
+        return ScoreSource(self._query_solutions, self._streamed(train, hook).scored)
 
     def _query_solutions(self, batch: Batch) -> tf.Tensor:
         """Return ``H⁻¹ g(z)``, shape ``(m, p)``."""
@@ -192,7 +179,7 @@ class InfluenceBreakdownCalculator(FirstOrderInfluenceCalculator):
 
     def _divided_terms(self, terms: Terms, factors: tf.Tensor, batch: Batch) -> tf.Tensor:
         # An eager hook has gradients as rows, which know of no tokens: the terms are traced.
-        compute = self._kernel(terms.__name__, terms) if tf.executing_eagerly() else terms
+        compute = self._kernel(terms) if tf.executing_eagerly() else terms
         values = compute(factors, batch)
         return (
             self._divided(values, self.engine.graph_gradients(batch)) if self.normalize else values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -11,14 +11,13 @@ import tensorflow as tf
 
 from ..calculators.base import BaseInfluenceCalculator
 from ..calculators.group import BaseGroupInfluenceCalculator
-from ..calculators.streaming import check_pair
 from ..gradients.batch_gradients import BatchGradients
+from ..gradients.passes import Pass, query_and_train_passes
 from ..ihvp.registry import resolve_ihvp
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement
 from ..types import Batch, IdFunction
-from ..utils.datasets import check_dataset
-from ..utils.running import run
+from ..utils.datasets import Item, check_dataset
 from .group_sums import sum_by_group
 from .training_set import size_of_training_set
 
@@ -135,12 +134,11 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         Array ``(m, n)``, or ``(m, number of groups)``.
         """
         # Groups, and the columns of the result, go by position, whatever the ids are.
-        check_pair(self.engine, dataset_to_evaluate, train_set, None, device)
-        source = self._streamed(train_set, None, device, verbose, self._changes_of_batch)
-        rows = []
-        for chunk in self._chunks(source, dataset_to_evaluate, None, device):
-            parts = [values for _, _, values in source.scored(chunk)]
-            rows.append(sum_by_group(np.concatenate(parts, axis=1), groups))
+        queries, train = query_and_train_passes(
+            self.engine, dataset_to_evaluate, train_set, None, device, verbose
+        )
+        blocks = self._blocks(self._streamed(train, self._changes_of_batch), queries)
+        rows = [sum_by_group(block.values, groups) for block in blocks]
         return np.concatenate(rows) / self.num_train_examples
 
     def compute_influence_vector_group(self, group: tf.data.Dataset) -> tf.Tensor:
@@ -148,7 +146,8 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
 
         With ``normalize`` the group counts as one example, and its vector is divided likewise.
         """
-        return self._normalized_solve(self._summed_gradients(self.model, group, "group"))
+        gradients = self._group_sum(group, "group", self._summed_gradients)
+        return self._normalized_solve(gradients)
 
     def estimate_influence_values_group(
         self, group_train: tf.data.Dataset, group_to_evaluate: tf.data.Dataset | None = None
@@ -159,17 +158,17 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         """
         vector = self.compute_influence_vector_group(group_train)
         other = group_train if group_to_evaluate is None else group_to_evaluate
-        queries = self._summed_gradients(self.query_model, other, "group_to_evaluate")
+        queries = self._group_sum(other, "group_to_evaluate", self._summed_measurements)
         return tf.reduce_sum(vector * queries)
 
     def _solving_hooks(self) -> frozenset[str]:
         """Return the names of the hooks that solve for `H⁻¹`."""
-        hooks = {"self_scores", "query_factors", "train_vectors"}
+        hooks = {"_self_scores", "_query_factors", "_train_vectors"}
         return frozenset(hooks | ({"_scores_of_batch"} if self.normalize else set()))
 
-    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[tuple[int, Batch, np.ndarray]]:
+    def _stream(self, data: Pass) -> Iterator[Item]:
         self.ihvp_calculator.check_unchanged()
-        return super()._stream(*args, **kwargs)
+        return super()._stream(data)
 
     def _train_vectors(self, batch: Batch) -> tf.Tensor:
         return self._normalized_solve(self.engine.graph_gradients(batch).materialize())
@@ -227,17 +226,18 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         of_penalty = ihvp.products(factors, self.model.regularization_gradient()[None])
         return scores + of_penalty * self.model.shares_of_regularization(batch)
 
-    def _summed_gradients(
-        self, model: BaseInfluenceModel, group: tf.data.Dataset, argument: str
+    def _group_sum(
+        self, group: tf.data.Dataset, argument: str, hook: Callable[[Batch], tf.Tensor]
     ) -> tf.Tensor:
-        """Return ``Σ ∇ℓ(z_i)`` of a model over a dataset, shape ``(1, p)``."""
+        """Return the sum over a dataset of what a hook gives for a batch, shape ``(1, p)``."""
         check_dataset(group, argument, self.model.input_rank)
-        name = "summed_gradients" if model is self.model else "summed_measurements"
-        kernel = self._kernel(name, model.batch_gradient_tensor)
-        total = tf.zeros((self.model.nb_params,), self.model.dtype)
-        for index, batch, ids in self._stream(group, None, "Group", 0, argument):
-            total += run(kernel, index, ids, (batch,), None, axis=None)
-        return total[None]
+        return self._summed(Pass(group, argument, "Group"), hook)[None]
+
+    def _summed_gradients(self, batch: Batch) -> tf.Tensor:
+        return self.model.batch_gradient_tensor(batch)
+
+    def _summed_measurements(self, batch: Batch) -> tf.Tensor:
+        return self.query_model.batch_gradient_tensor(batch)
 
 
 def _root(squares: tf.Tensor) -> tf.Tensor:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ..calculators.streaming import stream
 from ..curvature.closed_form import has_closed_form
-from ..curvature.data import Item
 from ..curvature.dense_layer import dense_terms
 from ..curvature.operator import CurvatureOperator
 from ..curvature.registry import CURVATURES
 from ..errors import NonFiniteError
 from ..gradients.engine import GradientEngine
+from ..gradients.passes import Pass
 from ..types import Batch
+from ..utils.datasets import Item
 from ..utils.running import run
 
 
@@ -28,30 +29,16 @@ class GroupPasses:
     ----------
     engine
         The engine of the wrapped model.
-    dataset
-        A batched dataset in a fixed order.
+    data
+        How the examples are gone over, in a fixed order.
     labels
         The number of each example's group, or -1 for none, shape ``(n,)``.
-    argument
-        The name of the dataset, for messages.
-    device, verbose
-        As for `score`.
     """
 
-    def __init__(
-        self,
-        engine: GradientEngine,
-        dataset: tf.data.Dataset,
-        labels: np.ndarray,
-        argument: str = "train_set",
-        device: str | None = None,
-        verbose: str | int = 0,
-    ) -> None:
+    def __init__(self, engine: GradientEngine, data: Pass, labels: np.ndarray) -> None:
         self._engine = engine
-        self._dataset = dataset
+        self._data = data
         self._labels = labels
-        self._argument = argument
-        self._device, self._verbose = device, verbose
 
     @property
     def sizes(self) -> np.ndarray:
@@ -80,7 +67,9 @@ class GroupPasses:
         if curvature == "hessian" and has_closed_form(self._engine):
             return self._total("Products of groups", "group_products", _closed_products, vectors)
         total = np.zeros(vectors.shape, vectors.dtype.as_numpy_dtype)
-        operator = CURVATURES[curvature](self._engine.model, self._dataset, device=self._device)
+        operator = CURVATURES[curvature](
+            self._engine.model, self._data.dataset, device=self._data.device
+        )
         for group, item in self._gathered(operator):
             product = operator.product_with(item, vectors[group : group + 1])
             if not np.isfinite(product.numpy()).all():
@@ -102,19 +91,16 @@ class GroupPasses:
         """Add up, over the batches, what a kernel gives for the groups present in each."""
         model = self._engine.model
         total = np.zeros((len(self.sizes), model.nb_params), model.dtype.as_numpy_dtype)
-        batches = stream(
-            self._engine, self._dataset, None, description, self._verbose, self._argument
-        )
-        for index, batch, ids in batches:
-            rows = np.flatnonzero(self._labels[ids] >= 0)
+        for whole in replace(self._data, description=description).items(self._engine):
+            rows = np.flatnonzero(self._labels[whole.ids] >= 0)
             if not len(rows):
                 continue
-            ids, batch = ids[rows], _take(batch, rows, len(ids))
-            present, local = np.unique(self._labels[ids], return_inverse=True)
+            item = _part(whole, rows)
+            present, local = np.unique(self._labels[item.ids], return_inverse=True)
             own = () if vectors is None else (tf.gather(vectors, present),)
-            arguments = (batch, tf.constant(local, tf.int32), *own)
+            arguments = (item.batch, tf.constant(local, tf.int32), *own)
             kernel = self._engine.kernel(key, make(self._engine))
-            total[present] += run(kernel, index, ids, arguments, self._device, axis=None).numpy()
+            total[present] += run(kernel, item, arguments, self._data.device, axis=None).numpy()
         return tf.constant(total)
 
     def _gathered(self, operator: CurvatureOperator) -> Iterator[tuple[int, Item]]:

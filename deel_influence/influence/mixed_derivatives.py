@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from ..errors import UnsupportedModelError
 from ..gradients.engine import GradientEngine
 from ..types import Batch
-from ..utils.running import call, check_finite_inputs
+from ..utils.datasets import Item
+from ..utils.running import run
 from .perturbed_tensors import PerturbedTensors
 
 Values = Any
@@ -36,9 +36,7 @@ class MixedDerivatives:
         self.tensors = tensors
         self._engine = GradientEngine.of(tensors.model)
 
-    def products(
-        self, vectors: tf.Tensor, batch: Batch, index: int, ids: np.ndarray, device: str | None
-    ) -> Values:
+    def products(self, vectors: tf.Tensor, item: Item, device: str | None) -> Values:
         """Return the products for vectors ``(m, p)``; see `run` for the other arguments.
 
         Raises
@@ -52,9 +50,9 @@ class MixedDerivatives:
             ("mixed_derivatives", tensors, is_single),
             lambda some, examples: _products(tensors, some, examples, is_single),
         )
-        values = call(kernel, index, ids, (vectors, batch), device)
+        values = run(kernel, item, (vectors, item.batch), device, axis=1)
         for part in values.values():
-            _check(part, index, ids)
+            _check_rows(part, item.size)
         arrays = {name: part.numpy() for name, part in values.items()}
         return arrays if len(arrays) > 1 else next(iter(arrays.values()))
 
@@ -92,13 +90,11 @@ def _products(
     return tf.map_fn(along, vectors, fn_output_signature=dict.fromkeys(moved, model.dtype))
 
 
-def _check(part: tf.Tensor, index: int, ids: np.ndarray) -> None:
-    """Refuse NaN, infinity, and a second axis that is not that of the examples."""
-    if part.shape[1] != len(ids):
+def _check_rows(part: tf.Tensor, size: int) -> None:
+    """Refuse a second axis that is not that of the examples."""
+    if part.shape[1] != size:
         message = (
             "What is moved must have a row for each example. Received: a layer that returns "
-            f"{part.shape[1]} rows for {len(ids)} examples. Name another with layer='...'."
+            f"{part.shape[1]} rows for {size} examples. Name another with layer='...'."
         )
         raise UnsupportedModelError(message)
-    axes = [0, *range(2, part.shape.rank)]
-    check_finite_inputs(tf.reduce_sum(part, axis=axes), index, ids)

@@ -11,13 +11,13 @@ import tensorflow as tf
 
 from ..calculators.base import BaseInfluenceCalculator
 from ..calculators.queries import ScoreSource
-from ..calculators.streaming import check_pair
 from ..curvature.closed_form import has_closed_form
 from ..curvature.dense import check_dense_memory, dense_curvature, regularizer_hessian
 from ..curvature.dense_layer import DenseTerms, dense_terms
 from ..curvature.flat import check_curved
 from ..errors import CurvatureWarning, UnsupportedModelError
 from ..gradients.engine import GradientEngine
+from ..gradients.passes import Pass, query_and_train_passes
 from ..ihvp.damping import AUTO, automatic_damping, check_damping, damping_vector, resolve_damping
 from ..ihvp.left_out import warn_if_lost
 from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
@@ -25,7 +25,7 @@ from ..model.fingerprint import check_unchanged_since, model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement
 from ..types import Batch, IdFunction
-from ..utils.datasets import check_dataset, numbered_batches
+from ..utils.datasets import Item, check_dataset
 
 SMALLEST_EIGENVALUE = 1e-6
 """Below this eigenvalue of ``I - S B`` an example decides on some parameters by itself."""
@@ -123,7 +123,7 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
         self,
         dataset_to_evaluate: tf.data.Dataset,
         train_set: tf.data.Dataset,
-        id_fn: IdFunction | None = None,
+        id_fn: IdFunction | None = None,  # noqa: ARG002 - columns go by position
         device: str | None = None,
         verbose: str | int = "auto",
     ) -> np.ndarray:
@@ -138,28 +138,25 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
             The m queries, batched.
         train_set
             The examples that might be removed, batched.
-        id_fn, device, verbose
+        id_fn
+            Without effect: examples are told by their position.
+        device, verbose
             As for `score`.
 
         Returns
         -------
-        Array ``(m, n)``, in the order of the datasets, which has to be the same on every pass,
-        whatever ``id_fn`` is.
+        Array ``(m, n)``, in the order of the datasets.
         """
-        check_pair(self.engine, dataset_to_evaluate, train_set, None, device)
-        streamed = self._streamed(train_set, id_fn, device, verbose, self._changes_of_batch)
-        source = ScoreSource(
-            lambda: self._kernel("query_terms", self._query_terms), streamed.scored
+        queries, train = query_and_train_passes(
+            self.engine, dataset_to_evaluate, train_set, None, device, verbose
         )
-        rows = []
-        for chunk in self._chunks(source, dataset_to_evaluate, id_fn, device):
-            parts = [values for _, _, values in source.scored(chunk)]
-            rows.append(np.concatenate(parts, axis=1))
-        return np.concatenate(rows)
+        streamed = self._streamed(train, self._changes_of_batch)
+        blocks = self._blocks(ScoreSource(self._query_terms, streamed.scored), queries)
+        return np.concatenate([block.values for block in blocks])
 
-    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[tuple[int, Batch, np.ndarray]]:
+    def _stream(self, data: Pass) -> Iterator[Item]:
         check_unchanged_since(self._fitted_on, self.model, type(self).__name__)
-        return super()._stream(*args, **kwargs)
+        return super()._stream(data)
 
     def _train_vectors(self, batch: Batch) -> tf.Tensor:
         terms = dense_terms(self.engine, batch)
@@ -254,7 +251,7 @@ def _smallest_eigenvalues(curvature: tf.Tensor, coupling: tf.Tensor) -> tf.Tenso
 
 def _check_layer(engine: GradientEngine, dataset: tf.data.Dataset) -> None:
     """Refuse a model whose examples do not have a Hessian of rank c in the watched weights."""
-    engine.prepare(next(iter(numbered_batches(dataset)))[0])
+    next(Pass(dataset, "dataset", in_order=False).items(engine))
     if has_closed_form(engine):
         return
     names = sorted({block.name for block in engine.model.layout.blocks})

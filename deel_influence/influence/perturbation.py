@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from ..calculators.queries import Queries, lined_up, query_chunks
+from ..calculators.blocks import order_like
+from ..calculators.queries import Queries, query_chunks
 from ..calculators.scores import Scores
-from ..calculators.streaming import check_examples, check_pair, stream
 from ..gradients.engine import GradientEngine
+from ..gradients.passes import Pass, query_and_train_passes
 from ..ihvp.registry import resolve_ihvp
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..model.measurements import Measurement, measured_model
-from ..types import Batch, IdFunction
-from ..utils.datasets import check_dataset, count_examples
+from ..types import IdFunction
+from ..utils.datasets import Item, check_dataset, count_examples
 from ..utils.running import run
 from .mixed_derivatives import MixedDerivatives, Values
 from .perturbation_blocks import PerturbationBlock, check_shifts, feature_frame, join_values
@@ -164,7 +165,8 @@ class PerturbationInfluenceCalculator:
         """
         # Without ids in the result, an example is known by its position alone.
         ordered_by = id_fn if return_ids else None
-        check_pair(self.engine, dataset_to_evaluate, train_set, ordered_by, device)
+        asked = (dataset_to_evaluate, train_set, ordered_by, device, verbose)
+        query_and_train_passes(self.engine, *asked)
         rows, query_ids, train_ids = [], [], None
         for ids, blocks in self._passes(dataset_to_evaluate, train_set, id_fn, device, verbose):
             values, found = _joined(list(blocks), train_ids)
@@ -196,7 +198,7 @@ class PerturbationInfluenceCalculator:
         Array ``(n, *x.shape)``, or a dict of such arrays by name. ``train_set`` must keep its order
         from pass to pass, whatever ``id_fn`` is.
         """
-        check_examples(self.engine, train_set, "train_set", None)
+        Pass(train_set).checked(self.engine)
         blocks = self._total_blocks(dataset_to_evaluate, train_set, id_fn, device, verbose)
         values = join_values([block.values for block in blocks], axis=1)
         return tf.nest.map_structure(lambda part: part[0], values)
@@ -267,7 +269,7 @@ class PerturbationInfluenceCalculator:
             message = f"Argument `reduction` must be one of {REDUCTIONS}. Received: {reduction!r}."
             raise ValueError(message)
         if feature_names is None:  # only a data frame has the ids of its rows
-            check_examples(self.engine, dataset_to_evaluate, "dataset_to_evaluate", None)
+            Pass(dataset_to_evaluate, "dataset_to_evaluate").checked(self.engine)
         rows, query_ids = [], []
         for ids, blocks in self._passes(dataset_to_evaluate, train_set, id_fn, device, verbose):
             total = np.zeros(())
@@ -313,7 +315,7 @@ class PerturbationInfluenceCalculator:
         ValueError
             If the shifts have another shape.
         """
-        check_pair(self.engine, dataset_to_evaluate, train_set, None, device)
+        query_and_train_passes(self.engine, dataset_to_evaluate, train_set, None, device, verbose)
         shifts, num_examples = np.asarray(shifts), count_examples(train_set)
         rows = []
         for _, blocks in self._passes(dataset_to_evaluate, train_set, id_fn, device, verbose):
@@ -338,56 +340,48 @@ class PerturbationInfluenceCalculator:
         verbose: str | int,
     ) -> Iterator[tuple[np.ndarray, Iterator[PerturbationBlock]]]:
         """Yield the ids of some queries, and the blocks of a pass over the training set."""
-        check_pair(self.engine, dataset_to_evaluate, train_set, id_fn, device)
-        self.ihvp_calculator.check_unchanged()
-        batches = stream(
-            self.query_engine, dataset_to_evaluate, id_fn, "Queries", 0, "dataset_to_evaluate"
-        )
+        queries, train = self._checked(dataset_to_evaluate, train_set, id_fn, device, verbose)
+        for chunk in query_chunks(self._query_vectors(queries)):
+            yield chunk.ids, self._blocks(chunk, train)
 
-        def vectors_of(index: int, batch: Batch, ids: np.ndarray) -> tf.Tensor:
-            engine = self.query_engine
-            kernel = engine.kernel("query_rows", lambda b: engine.gradients(b).materialize())
-            rows = run(kernel, index, ids, (batch,), device, axis=0)
-            return self.ihvp_calculator.solve(rows)
-
-        for chunk in query_chunks(batches, vectors_of):
-            yield chunk.ids, self._blocks(chunk, train_set, id_fn, device, verbose)
-
-    def _total_blocks(
+    def _checked(
         self,
         dataset_to_evaluate: tf.data.Dataset,
         train_set: tf.data.Dataset,
         id_fn: IdFunction | None,
         device: str | None,
         verbose: str | int,
-    ) -> Iterator[PerturbationBlock]:
-        """Yield the blocks of the sum over all queries, which takes the place of one query."""
-        check_pair(self.engine, dataset_to_evaluate, train_set, id_fn, device)
+    ) -> tuple[Pass, Pass]:
         self.ihvp_calculator.check_unchanged()
+        return query_and_train_passes(
+            self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose, "Perturbation"
+        )
+
+    def _query_vectors(self, queries: Pass) -> Iterator[tuple[Item, tf.Tensor]]:
+        """Yield each batch of queries with ``H⁻¹ g(z)``, shape ``(b, p)``."""
+        engine = self.query_engine
+        for item in queries.items(engine):
+            kernel = engine.kernel("query_rows", lambda b: engine.gradients(b).materialize())
+            rows = run(kernel, item, (item.batch,), queries.device, axis=0)
+            yield item, self.ihvp_calculator.solve(rows)
+
+    def _total_blocks(self, *asked: Any) -> Iterator[PerturbationBlock]:
+        """Yield the blocks of the sum over all queries, which takes the place of one query."""
+        queries, train = self._checked(*asked)
         model = self.query_engine.model
         kernel = self.query_engine.kernel("query_sum", model.batch_gradient_tensor)
         total, query_ids = tf.zeros((model.nb_params,), model.dtype), []
-        for index, batch, ids in stream(
-            self.query_engine, dataset_to_evaluate, id_fn, "Queries", 0, "dataset_to_evaluate"
-        ):
-            total += run(kernel, index, ids, (batch,), device, axis=None)
-            query_ids.append(ids)
+        for item in queries.items(self.query_engine):
+            total += run(kernel, item, (item.batch,), queries.device, axis=None)
+            query_ids.append(item.ids)
         vectors = self.ihvp_calculator.solve(total[None])
-        chunk = Queries((), (), np.concatenate(query_ids), vectors)
-        yield from self._blocks(chunk, train_set, id_fn, device, verbose)
+        yield from self._blocks(Queries((), (), np.concatenate(query_ids), vectors), train)
 
-    def _blocks(
-        self,
-        queries: Queries,
-        train_set: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        device: str | None,
-        verbose: str | int,
-    ) -> Iterator[PerturbationBlock]:
-        for index, batch, ids in stream(self.engine, train_set, id_fn, "Perturbation", verbose):
+    def _blocks(self, queries: Queries, train: Pass) -> Iterator[PerturbationBlock]:
+        for item in train.items(self.engine):
             # The minus sign of equation 5 goes to the vectors, the smaller factor.
-            values = self.derivatives.products(-queries.vectors, batch, index, ids, device)
-            yield PerturbationBlock(queries.ids, ids, batch, values)
+            values = self.derivatives.products(-queries.vectors, item, train.device)
+            yield PerturbationBlock(queries.ids, item.ids, item.batch, values)
 
 
 def _joined(
@@ -396,4 +390,7 @@ def _joined(
     """Return the values of a pass, its examples as in the first pass, and its training ids."""
     ids = np.concatenate([block.train_ids for block in blocks])
     values = join_values([block.values for block in blocks], axis=1)
-    return tf.nest.map_structure(lambda v: lined_up(v, ids, first_ids, axis=1), values), ids
+    order = order_like(ids, ids if first_ids is None else first_ids)
+    if order is None:
+        return values, ids
+    return tf.nest.map_structure(lambda v: np.take(v, order, axis=1), values), ids[order]

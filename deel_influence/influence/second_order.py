@@ -10,14 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from ..calculators.group import BaseGroupInfluenceCalculator
-from ..calculators.streaming import check_examples, check_pair, stream
 from ..gradients.engine import GradientEngine
+from ..gradients.passes import Pass, query_and_train_passes
 from ..ihvp.registry import resolve_ihvp
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..model.measurements import Measurement, measured_model
 from ..types import Batch
 from ..utils.datasets import check_dataset, count_examples
-from ..utils.kernels import Kernel
 from ..utils.running import run
 from .group_passes import GroupPasses
 from .group_sums import group_labels
@@ -146,9 +145,9 @@ class SecondOrderInfluenceCalculator(BaseGroupInfluenceCalculator):
         -------
         Array ``(m, number of groups)``.
         """
-        check_pair(self.engine, dataset_to_evaluate, train_set, None, device)
-        vectors = self._vectors(train_set, groups, False, "train_set", device, verbose)
-        return self._over_queries(dataset_to_evaluate, _gradient_products, vectors, device)
+        queries, train = self._checked(dataset_to_evaluate, train_set, device, verbose)
+        vectors = self._vectors(train, groups, is_regularized=False)
+        return self._over_queries(queries, _gradient_products, vectors)
 
     def predict_loss_change(
         self,
@@ -178,19 +177,19 @@ class SecondOrderInfluenceCalculator(BaseGroupInfluenceCalculator):
         -------
         Array ``(m, number of groups)``.
         """
-        check_pair(self.engine, dataset_to_evaluate, train_set, None, device)
+        queries, train = self._checked(dataset_to_evaluate, train_set, device, verbose)
         if not linearize:
             warn_of_rounding(self.query_model)
-        vectors = self._vectors(train_set, groups, True, "train_set", device, verbose)
+        vectors = self._vectors(train, groups, is_regularized=True)
         steps = vectors / self.num_train_examples
         make = _gradient_products if linearize else _loss_changes
-        return self._over_queries(dataset_to_evaluate, make, steps, device)
+        return self._over_queries(queries, make, steps)
 
     def compute_influence_vector_group(self, group: tf.data.Dataset) -> tf.Tensor:
         """Return the group's influence vector, shape ``(1, p)``: n δ without ∇R in G."""
-        check_examples(self.engine, group, "group", None)
+        data = Pass(group, "group").checked(self.engine)
         one = np.zeros(count_examples(group), dtype=int)
-        return self._vectors(group, one, False, "group")
+        return self._vectors(data, one, is_regularized=False)
 
     def estimate_influence_values_group(
         self, group_train: tf.data.Dataset, group_to_evaluate: tf.data.Dataset | None = None
@@ -199,23 +198,27 @@ class SecondOrderInfluenceCalculator(BaseGroupInfluenceCalculator):
         vector = self.compute_influence_vector_group(group_train)
         other = group_train if group_to_evaluate is None else group_to_evaluate
         check_dataset(other, "group_to_evaluate", self.model.input_rank)
-        values = self._over_queries(other, _gradient_products, vector, None, "group_to_evaluate")
+        queries = Pass(other, "group_to_evaluate", in_order=False)
+        values = self._over_queries(queries, _gradient_products, vector)
         return tf.constant(values.sum(), self.model.dtype)
 
-    def _vectors(
+    def _checked(
         self,
-        dataset: tf.data.Dataset,
-        groups: Any,
-        is_regularized: bool,
-        argument: str,
-        device: str | None = None,
-        verbose: str | int = 0,
-    ) -> tf.Tensor:
+        dataset_to_evaluate: tf.data.Dataset,
+        train_set: tf.data.Dataset,
+        device: str | None,
+        verbose: str | int,
+    ) -> tuple[Pass, Pass]:
+        return query_and_train_passes(
+            self.engine, dataset_to_evaluate, train_set, None, device, verbose
+        )
+
+    def _vectors(self, data: Pass, groups: Any, is_regularized: bool) -> tf.Tensor:
         """Return n δ for each group, with or without ∇R in G, shape ``(J, p)``."""
         self.ihvp_calculator.check_unchanged()
-        labels = group_labels(groups, count_examples(dataset))
-        passes = GroupPasses(self.engine, dataset, labels, argument, device, verbose)
-        shares = self._shares(passes.sizes, argument)
+        labels = group_labels(groups, count_examples(data.dataset))
+        passes = GroupPasses(self.engine, data, labels)
+        shares = self._shares(passes.sizes, data.argument)
         sizes = tf.constant(passes.sizes[:, None], self.model.dtype)
         gradients = passes.gradients()
         if is_regularized:
@@ -238,22 +241,17 @@ class SecondOrderInfluenceCalculator(BaseGroupInfluenceCalculator):
 
     def _over_queries(
         self,
-        dataset: tf.data.Dataset,
+        queries: Pass,
         make: Callable[[GradientEngine], Callable[..., tf.Tensor]],
         vectors: tf.Tensor,
-        device: str | None,
-        argument: str = "dataset_to_evaluate",
     ) -> np.ndarray:
         """Return what a kernel gives for the queries and J vectors, shape ``(m, J)``."""
-        rows = []
-        for index, batch, ids in stream(self.engine, dataset, None, "Queries", 0, argument):
-            self.query_engine.prepare(batch)
-            kernel = self._query_kernel(make)
-            rows.append(run(kernel, index, ids, (batch, vectors), device, axis=0).numpy())
+        rows, engine = [], self.query_engine
+        for item in queries.items(self.engine, engine):
+            kernel = engine.kernel(("second_order", make.__name__), make(engine))
+            found = run(kernel, item, (item.batch, vectors), queries.device, axis=0)
+            rows.append(found.numpy())
         return np.concatenate(rows)
-
-    def _query_kernel(self, make: Callable[[GradientEngine], Callable[..., tf.Tensor]]) -> Kernel:
-        return self.query_engine.kernel(("second_order", make.__name__), make(self.query_engine))
 
 
 def _gradient_products(engine: GradientEngine) -> Callable[..., tf.Tensor]:

@@ -10,15 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..calculators.streaming import check_pair, stream
 from ..errors import UnsupportedModelError
 from ..gradients.engine import GradientEngine
+from ..gradients.passes import Pass, query_and_train_passes
 from ..ihvp.base import InverseHessianVectorProduct
 from ..linalg.checks import check_count, check_positive
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch, IdFunction
 from ..utils.progress import progress_bar
-from ..utils.running import call, check_finite_inputs
+from ..utils.running import run
 from .box import Box
 from .perturbation import PerturbationInfluenceCalculator
 from .replaced_examples import ReplacedExamples
@@ -157,7 +157,9 @@ def attack(
     """
     check_influence_model(model)
     _check_settings(step_size, max_steps, ihvp_calculator)
-    check_pair(GradientEngine.of(model), dataset_to_evaluate, train_set, id_fn, device)
+    query_and_train_passes(
+        GradientEngine.of(model), dataset_to_evaluate, train_set, id_fn, device, verbose
+    )
     chosen = ReplacedExamples(model, train_set, ids, input_name, id_fn)
     box = Box(chosen.originals, radius, bounds, num_levels)
     settings = {"ihvp_calculator": ihvp_calculator, "input_name": input_name}
@@ -234,13 +236,10 @@ class _Attack:
         engine = GradientEngine.of(self._model)
         kernel = engine.kernel("losses_and_classes", lambda b: _losses_and_classes(engine, b))
         losses, classes = [], []
-        for index, batch, ids in stream(
-            engine, self._queries, None, "Queries", 0, "dataset_to_evaluate"
-        ):
-            values = call(kernel, index, ids, (batch,), self._device)
-            check_finite_inputs(values, index, ids)
-            losses.append(values[0].numpy())
-            classes.append(values[1].numpy())
+        for item in Pass(self._queries, "dataset_to_evaluate").items(engine):
+            found = run(kernel, item, (item.batch,), self._device, axis=0)
+            losses.append(found[0].numpy())
+            classes.append(found[1].numpy())
         self._losses.append(np.concatenate(losses))
         self._predictions.append(np.concatenate(classes))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import abstractmethod
 from typing import Any
 
@@ -11,15 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from ..calculators.base import BaseInfluenceCalculator
-from ..calculators.streaming import check_examples, check_pair
+from ..calculators.queries import ScoreSource
 from ..errors import UnsupportedModelError
+from ..gradients.passes import Pass, query_and_train_passes
 from ..model.class_scores import ClassReader
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..model.measurements import label_indices
 from ..model.selection import LayerKey
 from ..types import Batch, IdFunction
 from ..utils.datasets import check_dataset, numbered_batches
-from ..utils.running import run
 from .head import Head, find_head
 from .likelihood import is_binary
 
@@ -119,13 +118,13 @@ class BaseRepresenterPoint(BaseInfluenceCalculator):
         Array ``(m, n, c)``, in the order of the datasets, which has to be the same on every pass,
         whatever ``id_fn`` is. `query_class` has no part in it.
         """
-        check_pair(self.engine, dataset_to_evaluate, train_set, None, device)
-        source = dataclasses.replace(
-            self._streamed(train_set, id_fn, device, verbose, self._values_by_class),
-            query_kernel=lambda: self._kernel("features", self._features),
+        queries, train = query_and_train_passes(
+            self.engine, dataset_to_evaluate, train_set, None, device, verbose
         )
+        streamed = self._streamed(train, self._values_by_class)
+        source = ScoreSource(self._features, streamed.scored)
         rows = []
-        for chunk in self._chunks(source, dataset_to_evaluate, id_fn, device):
+        for chunk in self._chunks(source, queries):
             parts = [values for _, _, values in source.scored(chunk)]
             rows.append(np.concatenate(parts, axis=2))
         return np.concatenate(rows).transpose(0, 2, 1)
@@ -147,14 +146,13 @@ class BaseRepresenterPoint(BaseInfluenceCalculator):
         Array ``(m, c)``: what `influence_by_class` on the training set adds up to, at the cost of
         one pass over it.
         """
-        check_examples(self.engine, dataset_to_evaluate, "dataset_to_evaluate", None)
+        queries = Pass(dataset_to_evaluate, "dataset_to_evaluate", device=device)
+        queries.checked(self.engine)
         weights = tf.cast(self._kernel_weights(), tf.float64)
-        logits = []
-        batches = self._stream(dataset_to_evaluate, None, "Queries", 0, "dataset_to_evaluate")
-        for index, batch, ids in batches:
-            kernel = self._kernel("features", self._features)
-            features = run(kernel, index, ids, (batch,), device, axis=0)
-            logits.append(tf.matmul(tf.cast(features, tf.float64), weights).numpy())
+        logits = [
+            tf.matmul(tf.cast(features, tf.float64), weights).numpy()
+            for _, features in self._computed(queries, self._features, axis=0)
+        ]
         return np.concatenate(logits).astype(self.model.dtype.as_numpy_dtype)
 
     def _features(self, batch: Batch) -> tf.Tensor:

@@ -13,14 +13,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..calculators.streaming import check_examples
 from ..errors import ConvergenceWarning
+from ..gradients.passes import Pass
 from ..linalg.checks import check_count, check_positive
 from ..model.fingerprint import check_unchanged_since, model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.selection import LayerKey
 from ..types import Batch
-from ..utils.running import call, check_finite_inputs, run
+from ..utils.datasets import Item
+from ..utils.kernels import Kernel
+from ..utils.running import run
 from .base import BaseRepresenterPoint
 from .likelihood import LogitLoss
 from .refit import HeadObjective, Part, Refit, refit
@@ -158,10 +160,9 @@ class RepresenterPointL2(BaseRepresenterPoint):
         self, train_set: tf.data.Dataset, device: str | None = None
     ) -> np.ndarray:
         """Return ``α_i`` of the examples of a dataset, shape ``(n, c)``."""
-        check_examples(self.engine, train_set, "train_set", None)
+        data = Pass(train_set, device=device).checked(self.engine)
         r = self.head.num_features
-        vectors = self._vectors(train_set, None, device, verbose=0)
-        return np.concatenate([rows.numpy()[:, r:] for _, _, rows in vectors])
+        return np.concatenate([rows.numpy()[:, r:] for _, rows in self._vectors(data)])
 
     def scored_batches(
         self, *args: Any, **kwargs: Any
@@ -169,9 +170,9 @@ class RepresenterPointL2(BaseRepresenterPoint):
         _ = self._fitted_to_labels  # before the scores are traced, which a fit cannot be
         yield from super().scored_batches(*args, **kwargs)
 
-    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[tuple[int, Batch, np.ndarray]]:
+    def _stream(self, data: Pass) -> Iterator[Item]:
         check_unchanged_since(self._fitted_on, self.model, type(self).__name__)
-        return super()._stream(*args, **kwargs)
+        return super()._stream(data)
 
     def _train_vectors(self, batch: Batch) -> tf.Tensor:
         """Return ``(f_i, α_i)`` side by side, shape ``(b, r + c)``."""
@@ -207,11 +208,7 @@ class RepresenterPointL2(BaseRepresenterPoint):
         return tf.abs(tf.reduce_sum(chosen * alpha, axis=1))
 
     def _kernel_weights(self) -> tf.Tensor:
-        total = tf.zeros_like(self._fitted.fit.weights)
-        for index, batch, ids in self._stream(self.train_dataset, None, "Kernel", 0):
-            kernel = self._kernel("weighted_features", self._weighted_features)
-            total += run(kernel, index, ids, (batch,), None, axis=None)
-        return total
+        return self._summed(Pass(self.train_dataset, in_order=False), self._weighted_features)
 
     def _weighted_features(self, batch: Batch) -> tf.Tensor:
         """Return ``Σ f_i α_iᵀ`` over a batch, float64, shape ``(r, c)``."""
@@ -229,25 +226,22 @@ class RepresenterPointL2(BaseRepresenterPoint):
 
     def _fit(self, targets: str) -> _FittedHead:
         loss, (tolerance, epochs) = LogitLoss(self.head, targets), self._limits
-        objective = HeadObjective(loss, self._read_parts(loss, targets), self.lambda_regularization)
+        objective = HeadObjective(loss, self._read_parts(loss), self.lambda_regularization)
         fit = refit(objective, self.head.weights(), tolerance, epochs)
         if not fit.converged:
             warnings.warn(_not_converged(fit, tolerance), ConvergenceWarning, stacklevel=3)
         return _FittedHead(loss, fit, self.lambda_regularization, objective.num_examples)
 
-    def _read_parts(self, loss: LogitLoss, targets: str) -> list[Part]:
+    def _read_parts(self, loss: LogitLoss) -> list[Part]:
         """Return what the fit needs of each batch of the training set."""
 
         def part_of(batch: Batch) -> tuple[tf.Tensor, Any, tf.Tensor]:
             features = self._features(batch)
             return features, *loss.targets(batch, features)
 
-        parts = []
-        for index, batch, ids in self._stream(self.train_dataset, None, "Features", 0):
-            read = call(self._kernel(f"parts with {targets}", part_of), index, ids, (batch,))
-            check_finite_inputs(read, index, ids)
-            parts.append(Part(*read))
-        return parts
+        kernel, data = Kernel(part_of), Pass(self.train_dataset, in_order=False)
+        items = self._stream(data)
+        return [Part(*run(kernel, item, (item.batch,), axis=0)) for item in items]
 
 
 def _not_converged(fit: Refit, tolerance: float) -> str:

@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from ..gradients.batch_gradients import BatchGradients
+from ..gradients.passes import Pass
 from ..ihvp.base import InverseHessianVectorProduct
 from ..ihvp.registry import resolve_ihvp
 from ..model.influence_model import BaseInfluenceModel
 from ..model.selection import LayerKey
 from ..types import Batch
-from ..utils.datasets import count_examples
-from ..utils.running import run
+from ..utils.datasets import Item, count_examples
 from .base import BaseRepresenterPoint
 
 
@@ -98,12 +97,12 @@ class RepresenterPointLJE(BaseRepresenterPoint):
         if not self.ihvp_calculator.traceable:
             # Their solves go over the data, and cannot be part of a compiled function.
             self._eager_hooks = frozenset(
-                {"self_scores", "query_factors", "train_vectors", "_values_by_class"}
+                {"_self_scores", "_query_factors", "_train_vectors", "_values_by_class"}
             )
 
-    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[tuple[int, Batch, np.ndarray]]:
+    def _stream(self, data: Pass) -> Iterator[Item]:
         self.ihvp_calculator.check_unchanged()
-        return super()._stream(*args, **kwargs)
+        return super()._stream(data)
 
     def _train_vectors(self, batch: Batch) -> tf.Tensor:
         """Return ``(θ† - H⁻¹ (g_i + ∇R)) / n``, shape ``(b, p)``."""
@@ -136,13 +135,14 @@ class RepresenterPointLJE(BaseRepresenterPoint):
         return tf.abs(tf.reduce_sum(products, axis=1))
 
     def _kernel_weights(self) -> tf.Tensor:
-        total = tf.zeros((self.model.nb_params,), self.model.dtype)
-        for index, batch, ids in self._stream(self.train_dataset, None, "Kernel", 0, "dataset"):
-            kernel = self._kernel("summed_gradients", self.model.batch_gradient_tensor)
-            total += run(kernel, index, ids, (batch,), None, axis=None)
+        data = Pass(self.train_dataset, "dataset", in_order=False)
+        total = self._summed(data, self._summed_gradients)
         gradient = total / self.num_train_examples + self.model.regularization_gradient()
         weights = self._flat_weights() - self.ihvp_calculator.solve(gradient[None])
         return tf.reshape(weights, (self.head.num_features, self.head.num_outputs))
+
+    def _summed_gradients(self, batch: Batch) -> tf.Tensor:
+        return self.model.batch_gradient_tensor(batch)
 
     def _vector_settings(self) -> tuple:
         ihvp = self.ihvp_calculator

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from ..calculators.self_influence import SelfInfluenceCalculator
 from ..extras import require
+from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch, IdFunction
 from .callback import TrainingDynamics, recorded_dynamics
@@ -34,7 +35,7 @@ class RecordedScore(SelfInfluenceCalculator):
         is read once: what is recorded later does not count.
     """
 
-    _eager_hooks = frozenset({"self_scores"})
+    _eager_hooks = frozenset({"_self_scores"})
 
     def __init__(
         self, model: BaseInfluenceModel, dynamics: TrainingDynamics | RecordedDynamics
@@ -67,9 +68,10 @@ class RecordedScore(SelfInfluenceCalculator):
         """
         pandas = require("pandas", "report", "`to_pandas` needs")
         ids, positions = [], []
-        for _, batch, batch_ids in self._stream(train_set, id_fn, "Dynamics", verbose):
-            ids.append(batch_ids)
-            positions.append(self._positions(batch))
+        data = Pass(train_set, "train_set", "Dynamics", id_fn, verbose=verbose)
+        for item in self._stream(data):
+            ids.append(item.ids)
+            positions.append(self._positions(item.batch))
         # (t, n, q) -> (n, t, q): the epochs of an example stand together.
         values = self.dynamics.values[:, np.concatenate(positions)].swapaxes(0, 1)
         names = self.dynamics.names
@@ -83,7 +85,7 @@ class RecordedScore(SelfInfluenceCalculator):
 
     def _positions(self, batch: Batch) -> np.ndarray:
         """Return where the examples of a batch stand in the record, shape ``(b,)``."""
-        keys = self._kernel("keys", self._keys)(batch)
+        keys = self._kernel(self._keys)(batch)
         return self.dynamics.positions_of(keys.numpy())
 
     def _keys(self, batch: Batch) -> tf.Tensor:

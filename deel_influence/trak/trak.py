@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-from ..calculators.checkpointed import CheckpointedCalculator, Item
+from ..calculators.checkpointed import CheckpointedCalculator
 from ..calculators.queries import Queries, ScoredBatches, ScoreSource
-from ..calculators.streaming import check_examples
 from ..errors import SavedCurvatureError
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.engine import GradientEngine
+from ..gradients.passes import Pass
 from ..gradients.projections.base import Projection
 from ..gradients.projections.inverse import check_moments_fit
 from ..gradients.projections.loaded import LoadedProjection
@@ -29,10 +30,8 @@ from ..model.checkpoints import (
 from ..model.copies import BuildFunction
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch, IdFunction
-from ..utils.datasets import check_dataset
-from ..utils.devices import check_device
+from ..utils.datasets import Item, check_dataset
 from ..utils.kernels import Kernel
-from ..utils.running import run
 from .kernel import check_kernel_damping, kernel_inverse
 from .outputs import slope_along_output
 
@@ -150,18 +149,17 @@ class TRAK(CheckpointedCalculator):
             self._inverse.assign(self._inverses[t])
             self._inverse_is_of = t
 
-    def _kernel(self, name: str, function: Any) -> Kernel:
-        trace = self._loaded.trace
-        return super()._kernel(name if trace is None else f"{name}, seed {trace}", function)
+    def _kernel(self, hook: Callable[..., Any], *form: Hashable) -> Kernel:
+        return super()._kernel(hook, *form, self._loaded.trace)
 
-    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[tuple[int, Batch, np.ndarray]]:
+    def _stream(self, data: Pass) -> Iterator[Item]:
         if self._fitted_on not in (None, self.checkpoints.fingerprints()):
             message = (
                 "The models of a TRAK must not change. Received: other weights than when the "
                 "kernel was computed. Make the calculator again."
             )
             raise SavedCurvatureError(message)
-        return super()._stream(*args, **kwargs)
+        return super()._stream(data)
 
     def _query_vectors(self, batch: Batch) -> tf.Tensor:
         return self._inverted(self._features(self.query_engine.gradients(batch)))
@@ -196,51 +194,27 @@ class TRAK(CheckpointedCalculator):
         device: str | None = None,
         verbose: str | int = "auto",
     ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
-        check_examples(self.engine, train_set, "train_set", id_fn)
-        check_device(device)
+        data = Pass(train_set, "train_set", "Self-influence", id_fn, device, verbose)
+        for item, sums in self._computed(data.checked(self.engine), self._self_sums):
+            product, pull = tf.unstack(self._mean_of(sums))
+            yield item.batch, item.ids, product * pull
 
-        def compute(_: int, item: Item) -> np.ndarray:
-            index, batch, ids = item
-            kernel = self._kernel("self_sums", self._self_sums)
-            return run(kernel, index, ids, (batch,), device).numpy()
-
-        def join(passes: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
-            return [np.mean(sums, axis=0).prod(axis=0) for sums in zip(*passes, strict=True)]
-
-        items = self._stream(train_set, id_fn, "Self-influence", self._reading(verbose))
-        results = self._results(items, compute, join, 2, "Self-influence", verbose)
-        for (_, batch, ids), scores in results:
-            yield batch, ids, tf.convert_to_tensor(scores)
-
-    def _streamed(
-        self,
-        train_set: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        device: str | None,
-        verbose: str | int,
-        hook: Callable[[tf.Tensor, Batch], tf.Tensor] | None = None,
-    ) -> ScoreSource:
-        source = super()._streamed(train_set, id_fn, device, verbose, hook or self._sums_of_batch)
+    def _streamed(self, train: Pass, hook: Callable[..., tf.Tensor] | None = None) -> ScoreSource:
+        source = super()._streamed(train, hook or self._sums_of_batch)
 
         def scored(chunk: Queries) -> ScoredBatches:
             for batch, ids, sums in source.scored(chunk):
                 yield batch, ids, self._mean_of(sums[:-1]) * self._mean_of(sums[-1:])
 
-        return ScoreSource(source.query_kernel, scored)
+        return ScoreSource(source.query_hook, scored)
 
-    def _vectors(
-        self,
-        train_set: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        device: str | None,
-        verbose: str | int,
-    ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
+    def _vectors(self, data: Pass) -> Iterator[tuple[Item, tf.Tensor]]:
         shape = (-1, self.checkpoints.count, self.projection.size + 1)
-        for batch, ids, rows in super()._vectors(train_set, id_fn, device, verbose):
+        for item, rows in super()._vectors(data):
             parts = tf.reshape(rows, shape)
             pull = tf.reduce_mean(parts[:, :, -1:], axis=1, keepdims=True)
             vectors = self._mean_of(parts[:, :, :-1] * pull)
-            yield batch, ids, tf.reshape(vectors, (len(ids), -1))
+            yield item, tf.reshape(vectors, (item.size, -1))
 
     def _vector_settings(self) -> tuple:
         seeds = [checkpoint_seed(self.projection.seed, t) for t in range(self.checkpoints.count)]
@@ -282,17 +256,16 @@ class TRAK(CheckpointedCalculator):
     def _fit(self, train_set: tf.data.Dataset, verbose: str | int) -> None:
         """Compute ``(ΦᵀΦ + damping · I)⁻¹`` of each checkpoint, in a pass over the data each."""
         count = self.checkpoints.count
+        data = Pass(train_set, verbose=verbose, in_order=False)
         with self._lock:
-            _, first, _ = next(self._stream(train_set, None, "", 0))
-            self.checkpoints.verify(first)
+            self.checkpoints.verify(next(self._stream(replace(data, verbose=0))).batch)
             for t in range(count):
                 self._enter_checkpoint(t)
                 total, n = tf.zeros_like(self._inverse), 0
-                title = f"Features, checkpoint {t + 1} of {count}"
-                for index, batch, ids in self._stream(train_set, None, title, verbose):
-                    kernel = self._kernel("second_moments", self._second_moments)
-                    total += run(kernel, index, ids, (batch,), None, axis=None)
-                    n += len(ids)
+                shown = replace(data, description=f"Features, checkpoint {t + 1} of {count}")
+                for item, moments in self._computed(shown, self._second_moments, axis=None):
+                    total += moments
+                    n += item.size
                 self._inverses.append(kernel_inverse(total.numpy(), self.damping, n))
 
 

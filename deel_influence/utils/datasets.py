@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,33 @@ from ..errors import (
     NotBatchedError,
 )
 from ..types import Batch, IdFunction
+
+
+@dataclass(frozen=True)
+class Item:
+    """One batch.
+
+    Attributes
+    ----------
+    index
+        Its place in the dataset, from 0.
+    ids
+        The ids of its examples, int64, shape ``(b,)``.
+    batch
+        As the dataset yielded it.
+    features
+        What the frozen part of the model gives for it, where that was computed.
+    """
+
+    index: int
+    ids: np.ndarray
+    batch: Batch
+    features: tuple[tf.Tensor, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The number of examples."""
+        return len(self.ids)
 
 
 def check_dataset(dataset: Any, argument: str = "dataset", input_rank: int | None = None) -> None:
@@ -63,8 +91,8 @@ def check_dataset(dataset: Any, argument: str = "dataset", input_rank: int | Non
 class OrderGuard:
     """Refuse datasets whose first batch differs from pass to pass.
 
-    A dataset is opened twice when it is first met; after that each pass over it is compared with
-    what its first batch was, at the cost of reading a few thousand numbers.
+    What the first batch was is remembered, at the cost of reading a few thousand numbers of it. A
+    dataset that no pass has gone over yet is opened for it.
     """
 
     def __init__(self) -> None:
@@ -80,14 +108,8 @@ class OrderGuard:
         DatasetOrderError
             If positions in the dataset identify nothing.
         """
-        if dataset in self._first_batches:
-            return
-        self._first_batches[dataset] = _fingerprint(_first_batch(dataset))
-        try:
+        if dataset not in self._first_batches:
             self.compare(dataset, _first_batch(dataset), argument)
-        except DatasetOrderError:
-            del self._first_batches[dataset]  # to be refused the next time too
-            raise
 
     def compare(self, dataset: tf.data.Dataset, first_batch: Batch, argument: str) -> None:
         """Compare the first batch of a pass with what it was before.
@@ -97,7 +119,11 @@ class OrderGuard:
         DatasetOrderError
             If it is another one.
         """
-        if self._first_batches.get(dataset) in (None, _fingerprint(first_batch)):
+        before = self._first_batches.get(dataset)
+        if before is None:
+            before = _fingerprint(_first_batch(dataset))
+        if before == _fingerprint(first_batch):
+            self._first_batches[dataset] = before
             return
         message = (
             f"Argument `{argument}` must yield its examples in the same order on every pass, "
@@ -106,6 +132,10 @@ class OrderGuard:
             "function of a batch that returns the int64 ids of its examples."
         )
         raise DatasetOrderError(message)
+
+    def note(self, dataset: tf.data.Dataset, first_batch: Batch) -> None:
+        """Remember the first batch of a pass for which the order does not matter."""
+        self._first_batches.setdefault(dataset, _fingerprint(first_batch))
 
 
 def check_fixed_order(dataset: tf.data.Dataset, argument: str = "dataset") -> None:
@@ -154,6 +184,14 @@ def numbered_batches(
             "Does a filter, or take(0), remove everything?"
         )
         raise EmptyDatasetError(message)
+
+
+def numbered_items(
+    dataset: tf.data.Dataset, id_fn: IdFunction | None = None, argument: str = "dataset"
+) -> Iterator[Item]:
+    """Yield what `numbered_batches` does, each batch with its place."""
+    for index, (batch, ids) in enumerate(numbered_batches(dataset, id_fn, argument)):
+        yield Item(index, ids, batch)
 
 
 def batch_size_of(batch: Batch) -> int:

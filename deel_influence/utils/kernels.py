@@ -56,7 +56,7 @@ class Kernel:
         self, function: Callable[..., Any], jit_compile: bool = False, compiled: bool = True
     ) -> None:
         self._function = function
-        self._compiled = compiled
+        self.is_compiled = compiled
         self._jit_compile = jit_compile
         self._concrete: dict[Any, Any] = {}
 
@@ -73,25 +73,45 @@ class Kernel:
         MissingDerivativeError
             If TensorFlow does not have a derivative that the function takes.
         """
+        return self._run(self._function, arguments, device)
+
+    def checked(self, *arguments: Any, device: str | None = None) -> tuple[Any, tf.Tensor]:
+        """Run the compiled function, and tell whether arguments and results are finite.
+
+        The sums of their numbers are what is looked at, so that False may be the overflow of a
+        sum. Of this form and the other one each is compiled for itself.
+        """
+        return self._run(self._with_check, arguments, device)
+
+    def _with_check(self, *arguments: Any) -> tuple[Any, tf.Tensor]:
+        result = self._function(*arguments)
+        parts = [
+            tf.math.is_finite(tf.reduce_sum(part))
+            for part in tf.nest.flatten((arguments, result))
+            if isinstance(part, tf.Tensor) and part.dtype.is_floating
+        ]
+        return result, tf.reduce_all(tf.stack(parts)) if parts else tf.constant(True)
+
+    def _run(self, function: Callable[..., Any], arguments: tuple, device: str | None) -> Any:
         flat = tf.nest.flatten(arguments)
         if not all(isinstance(value, tf.Tensor) for value in flat):
             arguments = tf.nest.map_structure(_as_tensor, arguments)
             flat = tf.nest.flatten(arguments)
         # `tf.device(None)` would leave the scope of a surrounding device.
         placed = nullcontext() if device is None else tf.device(device)
-        if not self._compiled:
+        if not self.is_compiled:
             with placed, derivatives_checked():
-                return self._function(*arguments)
-        key = (_form(arguments), device)
+                return function(*arguments)
+        key = (function is self._function, _form(arguments), device)
         with placed, derivatives_checked():
             if key not in self._concrete:
                 specs = tuple(relax(tf.type_spec_from_value(value)) for value in flat)
-                self._concrete[key] = self._trace(arguments, specs)
+                self._concrete[key] = self._trace(function, arguments, specs)
             return self._concrete[key](*flat)
 
-    def _trace(self, arguments: Any, specs: tuple) -> Any:
+    def _trace(self, function: Callable[..., Any], arguments: Any, specs: tuple) -> Any:
         def run(*flat: Any) -> Any:
-            return self._function(*tf.nest.pack_sequence_as(arguments, flat))
+            return function(*tf.nest.pack_sequence_as(arguments, flat))
 
         # Layers and losses of Keras need no AutoGraph, and `fit` does not convert them either.
         compiled = tf.function(

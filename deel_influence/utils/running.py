@@ -10,28 +10,28 @@ import numpy as np
 import tensorflow as tf
 
 from ..errors import BatchError, NonFiniteError
+from .datasets import Item
 from .kernels import Kernel
 from .reasons import reason_of
 
 
 def run(
     kernel: Kernel,
-    index: int,
-    ids: np.ndarray,
+    item: Item,
     arguments: tuple,
-    device: str | None,
+    device: str | None = None,
     axis: int | None = -1,
-) -> tf.Tensor:
-    """Run a kernel on a batch and refuse NaN and infinity.
+) -> Any:
+    """Run a kernel on a batch and refuse NaN and infinity in the batch and the result.
 
     Parameters
     ----------
     kernel, arguments, device
         What to run, on what, and where.
-    index, ids
-        Which batch it is, and the ids of its examples.
+    item
+        Which batch it is.
     axis
-        Which axis of the result is the batch; None where it has none.
+        Which axis of the result, a nest of tensors, is the batch; None where it has none.
 
     Raises
     ------
@@ -40,29 +40,38 @@ def run(
     NonFiniteError
         Names the batch and the first example that gave such a value.
     """
-    values = call(kernel, index, ids, arguments, device)
-    if not np.isfinite(tf.reduce_sum(values).numpy()):
-        _report(values.numpy(), index, ids, axis)
+    if not kernel.is_compiled:  # Python code may fail in its own way where there is NaN
+        check_finite_inputs(item)
+    with _named(item):
+        values, finite = kernel.checked(*arguments, device=device)
+    if not finite:
+        check_finite_inputs(item)
+        _check_finite(values, item, axis)
     return values
 
 
-def call(
-    kernel: Kernel, index: int, ids: np.ndarray, arguments: tuple, device: str | None = None
-) -> Any:
-    """Run a kernel on a batch, and say which one if TensorFlow refuses it.
+def call(kernel: Kernel, item: Item, arguments: tuple, device: str | None = None) -> Any:
+    """Run a kernel on a batch, without looking at its numbers, which would wait for them.
 
     Raises
     ------
     BatchError
-        Names the batch, and gives TensorFlow's reason.
-    MissingDerivativeError
-        If a derivative that the kernel takes does not exist.
+        If TensorFlow refuses the batch.
     """
-    try:
+    with _named(item):
         return kernel(*arguments, device=device)
+
+
+@contextmanager
+def _named(item: Item) -> Iterator[None]:
+    """Say which batch it was if TensorFlow refuses it."""
+    try:
+        yield
     except tf.errors.OpError as error:
+        check_finite_inputs(item)
+        first, last = item.ids[0], item.ids[-1]
         message = (
-            f"Batch {index} (counting from 0; examples {ids[0]} to {ids[-1]}) cannot be computed: "
+            f"Batch {item.index} (counting from 0; examples {first} to {last}) cannot be computed: "
             f"{reason_of(error)}. {_REMEDIES.get(type(error), _other_remedy(error))}"
         )
         raise BatchError(message) from error
@@ -83,7 +92,7 @@ def _other_remedy(error: tf.errors.OpError) -> str:
     )
 
 
-def check_finite_inputs(batch: Any, index: int, ids: np.ndarray) -> None:
+def check_finite_inputs(item: Item) -> None:
     """Refuse NaN and infinity in a batch itself: some layers, ReLU for one, would hide them.
 
     Raises
@@ -91,11 +100,7 @@ def check_finite_inputs(batch: Any, index: int, ids: np.ndarray) -> None:
     NonFiniteError
         Names the batch and the first such example.
     """
-    for part in tf.nest.flatten(batch):
-        if not isinstance(part, tf.Tensor) or not part.dtype.is_floating:
-            continue
-        if not np.isfinite(tf.reduce_sum(part).numpy()):
-            _report(part.numpy(), index, ids, 0)
+    _check_finite(item.batch, item, 0)
 
 
 @contextmanager
@@ -110,16 +115,23 @@ def quiet_tensorflow() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _report(values: np.ndarray, index: int, ids: np.ndarray, axis: int | None) -> None:
-    finite = np.isfinite(values)
-    if finite.all():
-        return  # the entries are finite, only their sum is not
+def _check_finite(nest: Any, item: Item, axis: int | None) -> None:
+    for part in tf.nest.flatten(nest):
+        if isinstance(part, tf.Tensor) and part.dtype.is_floating:
+            finite = np.isfinite(part.numpy())
+            if not finite.all():
+                _refuse(finite, item, axis)
+
+
+def _refuse(finite: np.ndarray, item: Item, axis: int | None) -> None:
+    ids = item.ids
     where = f"examples {ids[0]} to {ids[-1]}"
-    if axis is not None:
+    if axis is not None and finite.shape[axis] == len(ids):
         each = np.moveaxis(finite, axis, 0).reshape(len(ids), -1).all(axis=1)
         where = f"first for example {int(ids[np.argmin(each)])}"
     message = (
-        f"Data and scores must be finite. Received: NaN or infinity from batch {index} (counting "
-        f"from 0), {where}. Check its inputs and labels, and that the model's weights are finite."
+        f"Data and scores must be finite. Received: NaN or infinity from batch {item.index} "
+        f"(counting from 0), {where}. Check its inputs and labels, and that the model's weights "
+        "are finite."
     )
     raise NonFiniteError(message)

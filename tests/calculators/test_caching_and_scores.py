@@ -11,6 +11,7 @@ from deel_influence.calculators.queries import query_chunks
 from deel_influence.errors import DatasetOrderError, DataSourceError
 from deel_influence.model import InfluenceModel
 from deel_influence.trac_in import GradientDot
+from deel_influence.utils.datasets import Item
 
 ORIGIN = "what they were computed with"
 VECTORS = np.arange(33.0).reshape(11, 3)
@@ -79,9 +80,13 @@ def test_vectors_of_other_data_are_refused_and_other_batches_are_not(tmp_path):
     calculator.compute_influence_vector(data(x, y), tmp_path / "vectors")
 
     def scores(train_set: tf.data.Dataset) -> np.ndarray:
-        cached = calculator._source(train_set, CACHE.DISK, tmp_path / "vectors", None, None)
-        (chunk,) = calculator._chunks(cached, data(x, y).take(1), None, None)
-        return np.concatenate([values for _, _, values in cached.scored(chunk)], axis=1)
+        ((_, scored),) = calculator.estimate_influence_values_in_batches(
+            data(x, y).take(1),
+            train_set,
+            influence_vector_in_cache=CACHE.DISK,
+            load_influence_vector_path=tmp_path / "vectors",
+        )
+        return np.concatenate([values for _, values in scored], axis=1)
 
     expected = calculator.influence_matrix(data(x, y).take(1), data(x, y), verbose=0)
     np.testing.assert_allclose(scores(data(x, y, 3)), expected, rtol=1e-5, atol=1e-6)
@@ -157,8 +162,8 @@ def test_an_interrupted_save_leaves_the_old_vectors(tmp_path):
 
 def test_chunks_of_queries_respect_the_bound_on_memory(monkeypatch):
     monkeypatch.setattr("deel_influence.calculators.queries.MAX_CHUNK_BYTES", 100)
-    batches = [(i, f"batch {i}", np.arange(2 * i, 2 * i + 2)) for i in range(5)]
-    chunks = list(query_chunks(iter(batches), lambda i, batch, ids: tf.fill((2, 5), float(i))))
+    items = [Item(i, np.arange(2 * i, 2 * i + 2), f"batch {i}") for i in range(5)]
+    chunks = list(query_chunks((item, tf.fill((2, 5), float(item.index))) for item in items))
     # A batch takes 2 · 5 · 4 = 40 bytes, so that two fit.
     assert [len(chunk.batches) for chunk in chunks] == [2, 2, 1]
     np.testing.assert_array_equal(np.concatenate([c.ids for c in chunks]), np.arange(10))
@@ -167,8 +172,8 @@ def test_chunks_of_queries_respect_the_bound_on_memory(monkeypatch):
 
 def test_a_batch_of_queries_larger_than_the_bound_is_a_chunk_of_its_own(monkeypatch):
     monkeypatch.setattr("deel_influence.calculators.queries.MAX_CHUNK_BYTES", 1)
-    batches = [(i, "", np.arange(2)) for i in range(3)]
-    chunks = query_chunks(iter(batches), lambda *_: tf.zeros((2, 5)))
+    items = [Item(i, np.arange(2), "") for i in range(3)]
+    chunks = query_chunks((item, tf.zeros((2, 5))) for item in items)
     assert [len(chunk.batches) for chunk in chunks] == [1, 1, 1]
 
 

@@ -320,7 +320,7 @@ def test_a_partial_last_batch_needs_no_second_trace():
     model = BaseInfluenceModel(SOME[0].build(), loss_function=loss)
     x, y = random_data(model)
     passes = fisher_pass(model, x, y, size=3)
-    passes.settle_rules()
+    passes.engine.prepare((x, y))
     calls.clear()
     correct_eigenvalues(passes, fit_kronecker(passes, "expand"))
     assert len(calls) == 2  # one for each pass
@@ -341,7 +341,7 @@ def test_a_gradient_that_overflows_is_reported_with_its_batch():
     x, y = random_data(model)
     y[5] = 1e200
     with pytest.raises(
-        NonFiniteError, match=r"curvature must be finite.*batch 1 \(examples 3 to 5"
+        NonFiniteError, match=r"must be finite.*batch 1 \(counting from 0\), examples 3 to 5"
     ):
         fit_kronecker(fisher_pass(model, x, y, "empirical"), "expand")
 

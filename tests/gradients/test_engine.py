@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -81,7 +83,7 @@ def test_every_way_of_the_fallback_gives_the_same_gradients_also_of_a_batch_of_o
         recurrent["engine"] = GradientEngine(recurrent["model"])
         recurrent["engine"].prepare((x, y))
     model, engine = recurrent["model"], recurrent["engine"]
-    engine.fallback_mode = mode
+    engine.plan = replace(engine.plan, fallback_mode=mode)
     kernel = engine.kernel(mode, lambda b: engine.gradients(b).materialize())
     for n in (5, 1):
         assert_close(kernel((x[:n], y[:n])), gradient_rows(model, x[:n], y[:n]))
@@ -122,7 +124,7 @@ def in_an_activation(fuse: Fuse) -> list[keras.layers.Layer]:
 
 
 def _eagerly(engine: GradientEngine) -> None:
-    engine.unchecked_gradients(data())
+    engine.plan.gradients(data())
 
 
 def _while_tracing(engine: GradientEngine) -> None:

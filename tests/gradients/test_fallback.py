@@ -58,7 +58,7 @@ def broken_products(model: BaseInfluenceModel) -> list[tuple]:
     These are ``(b, 1, t, i)`` by fewer matrices.
     """
     engine = GradientEngine(model)
-    rows = tf.function(engine.fallback_rows, autograph=False).get_concrete_function(batch())
+    rows = tf.function(engine.plan.fallback_rows, autograph=False).get_concrete_function(batch())
     products = [
         [tuple(tensor.shape) for tensor in op.inputs]
         for op in rows.graph.get_operations()
@@ -86,7 +86,7 @@ def test_no_product_of_an_example_alone_is_written_beyond_its_buffer(
 def test_copies_leave_the_gradients_as_they_are():
     model, data = wrapped([OwnProduct()]), batch()
     engine = GradientEngine(model)
-    rows = tf.concat(engine.fallback_rows(data), axis=1)
+    rows = tf.concat(engine.plan.fallback_rows(data), axis=1)
     for i, row in enumerate(rows):
         alone = tf.nest.map_structure(lambda t, i=i: t[i : i + 1], data)
         variables = [v.value for v in engine.fallback_variables]

@@ -117,7 +117,7 @@ def test_the_rules_serve_exactly_the_variables_that_they_should(prepared, reques
 def test_recurrent_layers_are_vectorised_even_where_tensorflow_cannot_vectorise_their_loop(
     prepared,
 ):
-    assert prepared.engine.fallback_mode != "sequential"
+    assert prepared.engine.plan.fallback_mode != "sequential"
     assert not any(getattr(layer, "unroll", False) for layer in prepared.model.layers)
 
 
@@ -217,5 +217,5 @@ def test_cases_called_sliding_take_that_path(case, monkeypatch):
     )
     keras_model = case.build()
     model = BaseInfluenceModel(keras_model, loss_function="mse")
-    GradientEngine(model).unchecked_gradients(case.data(keras_model)).squared_norms()
+    GradientEngine(model).plan.gradients(case.data(keras_model)).squared_norms()
     assert bool(taken) == ("sliding" in case.id)

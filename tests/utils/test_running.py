@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from deel_influence.errors import BatchError, MissingDerivativeError
+from deel_influence.utils.datasets import Item
 from deel_influence.utils.kernels import Kernel
 from deel_influence.utils.reasons import reason_of
 from deel_influence.utils.running import call
@@ -55,7 +56,7 @@ def test_whatever_tensorflow_raises_names_the_batch(error, remedy):
         raise error(None, None, "there is a reason")
 
     with pytest.raises(BatchError, match=rf"Batch 3 .*examples 4 to 6.*a reason\..*{remedy}"):
-        call(Kernel(fail), 3, np.array([4, 5, 6]), (np.ones(3),))
+        call(Kernel(fail), Item(3, np.array([4, 5, 6]), ()), (np.ones(3),))
 
 
 def test_an_operation_without_a_gradient_is_no_fault_of_the_batch():
@@ -67,7 +68,7 @@ def test_an_operation_without_a_gradient_is_no_fault_of_the_batch():
 
     for compiled in (True, False):
         with pytest.raises(MissingDerivativeError, match="said so"):
-            call(Kernel(gradient, compiled=compiled), 0, np.arange(3), (np.ones(3),))
+            call(Kernel(gradient, compiled=compiled), Item(0, np.arange(3), ()), (np.ones(3),))
 
 
 def test_a_missing_key_is_left_as_it_is():

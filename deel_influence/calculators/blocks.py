@@ -1,0 +1,208 @@
+"""Scores of pairs, as parts that merge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..errors import DatasetOrderError
+from ..utils.memory import bytes_to_hold
+from ..utils.records import RecordKind
+from .queries import Queries, ScoredBatches
+
+BLOCK = RecordKind("block of influence values", "Compute and save them again.")
+
+
+@dataclass(frozen=True)
+class InfluenceBlock:
+    """The scores of some training examples for some queries.
+
+    Attributes
+    ----------
+    query_ids
+        int64, shape ``(m,)``.
+    train_ids
+        int64, shape ``(n,)``.
+    values
+        Shape ``(m, n)``, or ``(m, n, ...)`` where a score has parts.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit each other.
+    """
+
+    query_ids: np.ndarray
+    train_ids: np.ndarray
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check that there is a value for each pair."""
+        expected = (len(self.query_ids), len(self.train_ids))
+        if np.shape(self.values)[:2] != expected:
+            message = (
+                "Argument `values` must have a row for each of `query_ids` and a column for each "
+                f"of `train_ids`, {expected}. Received: shape {np.shape(self.values)}."
+            )
+            raise ValueError(message)
+
+    def merge(self, other: InfluenceBlock) -> InfluenceBlock:
+        """Join two parts of a matrix, rows and columns ordered by id.
+
+        The parts have the same queries and other training examples, as those of two shards, or
+        the same training examples and other queries. Merges may be done in any order.
+
+        Raises
+        ------
+        ValueError
+            If the two make no rectangle, or have pairs in common.
+        """
+        queries = np.intersect1d(self.query_ids, other.query_ids)
+        train = np.intersect1d(self.train_ids, other.train_ids)
+        if not len(train) and len(queries) == len(self.query_ids) == len(other.query_ids):
+            axis = 1
+        elif not len(queries) and len(train) == len(self.train_ids) == len(other.train_ids):
+            axis = 0
+        else:
+            message = (
+                "Argument `other` must have the same queries and other training examples, or the "
+                f"other way round. Received: {len(queries)} queries and {len(train)} training "
+                "examples that are in both. Score shards with `id_fn=`, so that positions in them "
+                "are no ids."
+            )
+            raise ValueError(message)
+        one, two = self._ordered(), other._ordered()
+        values = np.concatenate([one.values, two.values], axis=axis)
+        query_ids = one.query_ids if axis else np.concatenate([one.query_ids, two.query_ids])
+        train_ids = np.concatenate([one.train_ids, two.train_ids]) if axis else one.train_ids
+        return InfluenceBlock(query_ids, train_ids, values)._ordered()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the block to an ``.npz`` file, which appears whole or not at all."""
+        arrays = {"query_ids": self.query_ids, "train_ids": self.train_ids, "values": self.values}
+        return BLOCK.write(Path(path), {}, arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> InfluenceBlock:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        DataSourceError
+            If the file is missing, damaged, or holds something else.
+        """
+        names = ("query_ids", "train_ids", "values")
+        return BLOCK.read(Path(path), lambda _, arrays: cls(*(arrays[name] for name in names)))
+
+    def _ordered(self) -> InfluenceBlock:
+        rows = np.argsort(self.query_ids, kind="stable")
+        columns = np.argsort(self.train_ids, kind="stable")
+        values = self.values[np.ix_(rows, columns)]
+        return InfluenceBlock(self.query_ids[rows], self.train_ids[columns], values)
+
+
+def lined_up(blocks: Iterable[InfluenceBlock]) -> InfluenceBlock:
+    """Join blocks of other queries each, the training examples in the order of the first block.
+
+    Raises
+    ------
+    DatasetOrderError
+        If the blocks are not of the same examples, each with an id of its own.
+    """
+    found = list(blocks)
+    first = found[0].train_ids
+    query_ids = np.concatenate([block.query_ids for block in found])
+    rows = []
+    for block in found:
+        order = order_like(block.train_ids, first)
+        rows.append(block.values if order is None else block.values[:, order])
+    return InfluenceBlock(query_ids, first, np.concatenate(rows))
+
+
+def order_like(ids: np.ndarray, first: np.ndarray) -> np.ndarray | None:
+    """Return the order in which the ids of one pass are those of the first; None if they are.
+
+    Raises
+    ------
+    DatasetOrderError
+        If the two passes did not have the same examples, each with an id of its own.
+    """
+    if np.array_equal(ids, first):
+        return None
+    order = np.argsort(ids, kind="stable")
+    if len(ids) != len(first) or not np.array_equal(ids[order], np.unique(first)):
+        message = (
+            "Argument `train_set` must yield the same examples on every pass, each with an id of "
+            "its own. Received: others, or an id twice. Check `id_fn=`."
+        )
+        raise DatasetOrderError(message)
+    return order[np.searchsorted(ids, first, sorter=order)]
+
+
+class ScoredInputs:
+    """The inputs and scores of the training set for a chunk of queries, computed in one pass.
+
+    The first time that they are asked for, the training set is scored for all queries of the
+    chunk; scores are kept, and inputs too, if they fit a quarter of the free memory. Else they are
+    read again.
+
+    Parameters
+    ----------
+    chunk
+        The queries.
+    scored
+        Scores the training set, as `ScoreSource.scored` does.
+    inputs_of
+        Takes the inputs out of a batch.
+    reread
+        Yields the batches of the training set, without scores.
+    """
+
+    def __init__(
+        self,
+        chunk: Queries,
+        scored: Callable[[Queries], ScoredBatches],
+        inputs_of: Callable[[Any], Any],
+        reread: Callable[[], Iterator[Any]],
+    ) -> None:
+        self._chunk = chunk
+        self._scored = scored
+        self._inputs_of = inputs_of
+        self._reread = reread
+        self._inputs: list[Any] | None = []
+        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def block(self, rows: slice) -> InfluenceBlock:
+        """Return the scores of some rows of the chunk."""
+        self._compute()
+        ids = np.concatenate([ids for ids, _ in self._parts])
+        values = np.concatenate([values[rows] for _, values in self._parts], axis=1)
+        return InfluenceBlock(self._chunk.ids[rows], ids, values)
+
+    def batches(self, rows: slice) -> Iterator[tuple[Any, np.ndarray]]:
+        """Yield ``(training inputs, scores (m, b))`` of each training batch."""
+        self._compute()
+        inputs: Iterable[Any] | None = self._inputs
+        if inputs is None:
+            inputs = (self._inputs_of(batch) for batch in self._reread())
+        for part, (_, values) in zip(inputs, self._parts, strict=True):
+            yield part, values[rows]
+
+    def _compute(self) -> None:
+        if self._parts:
+            return
+        left, inputs, parts = bytes_to_hold(), [], []
+        for batch, ids, values in self._scored(self._chunk):
+            parts.append((ids, values))
+            held = self._inputs_of(batch)
+            tensors = tf.nest.flatten(held, expand_composites=True)
+            left -= sum(int(np.prod(t.shape)) * t.dtype.size for t in tensors)
+            if left >= 0:
+                inputs.append(held)
+        self._inputs = inputs if left >= 0 else None
+        self._parts = parts

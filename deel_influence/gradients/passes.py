@@ -1,0 +1,130 @@
+"""Going over a dataset: the one place that checks, numbers and shows its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from ..types import IdFunction
+from ..utils.datasets import Item, check_dataset, numbered_items
+from ..utils.devices import check_device
+from ..utils.progress import check_verbose, progress_bar
+from ..utils.running import check_finite_inputs
+from .engine import MAX_PROBES, GradientEngine
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How a dataset is gone over.
+
+    Attributes
+    ----------
+    dataset
+        A batched dataset.
+    argument
+        Its name in messages.
+    description
+        What is being done, in a few words, for the progress bar.
+    id_fn
+        Reads the ids off a batch; None takes the positions.
+    device
+        Where batches are computed; None leaves it to TensorFlow.
+    verbose
+        As in Keras.
+    in_order
+        Whether the order has to be the same on every pass, because positions are ids. A fit, in
+        which examples only add up, does not ask for it.
+    """
+
+    dataset: tf.data.Dataset
+    argument: str = "train_set"
+    description: str = ""
+    id_fn: IdFunction | None = None
+    device: str | None = None
+    verbose: str | int = 0
+    in_order: bool = True
+
+    def checked(self, engine: GradientEngine, opened: bool = True) -> Pass:
+        """Refuse what cannot be gone over, and return the pass.
+
+        Parameters
+        ----------
+        engine
+            The engine of the model that the examples are for.
+        opened
+            Whether the dataset may be opened to find out that its order changes. A pass finds it
+            out too, but in a lazy dataset only where that is gone over.
+
+        Raises
+        ------
+        DeelInfluenceError
+            If the dataset is not batched, never ends, or changes its order from pass to pass.
+        ValueError
+            If the device or `verbose` is none.
+        """
+        check_dataset(self.dataset, self.argument, engine.model.input_rank)
+        check_device(self.device)
+        check_verbose(self.verbose)
+        if opened and self._by_position:
+            engine.order_guard.check(self.dataset, self.argument)
+        return self
+
+    def items(self, engine: GradientEngine, *others: GradientEngine) -> Iterator[Item]:
+        """Yield the batches, under a progress bar; the engines have settled on their plans.
+
+        Raises
+        ------
+        NonFiniteError
+            If one of the batches that settle the plans holds NaN or infinity; `run` looks at the
+            others.
+        """
+        total = int(tf.data.experimental.cardinality(self.dataset))
+        yield from progress_bar(
+            self._settled((engine, *others)),
+            self.description,
+            total if total >= 0 else None,
+            self.verbose,
+        )
+
+    @property
+    def _by_position(self) -> bool:
+        return self.id_fn is None and self.in_order
+
+    def _settled(self, engines: tuple[GradientEngine, ...]) -> Iterator[Item]:
+        """Let the first batches settle the plans before any batch is yielded."""
+        items = numbered_items(self.dataset, self.id_fn, self.argument)
+        held = []
+        for item in items:
+            if item.index == 0:
+                self._note_first(engines[0], item)
+            held.append(item)
+            check_finite_inputs(item)
+            for engine in engines:
+                engine.prepare(item.batch)
+            if len(held) == MAX_PROBES or all(engine.is_settled for engine in engines):
+                break
+        yield from held
+        yield from items
+
+    def _note_first(self, engine: GradientEngine, item: Item) -> None:
+        if self._by_position:
+            engine.order_guard.compare(self.dataset, item.batch, self.argument)
+        elif self.id_fn is None:
+            engine.order_guard.note(self.dataset, item.batch)
+
+
+def query_and_train_passes(
+    engine: GradientEngine,
+    dataset_to_evaluate: tf.data.Dataset,
+    train_set: tf.data.Dataset,
+    id_fn: IdFunction | None,
+    device: str | None,
+    verbose: str | int,
+    description: str = "Influence",
+) -> tuple[Pass, Pass]:
+    """Check queries and training examples, and return how each is gone over."""
+    queries = Pass(dataset_to_evaluate, "dataset_to_evaluate", "Queries", id_fn, device)
+    train = Pass(train_set, "train_set", description, id_fn, device, verbose)
+    return queries.checked(engine), train.checked(engine)
