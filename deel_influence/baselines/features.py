@@ -7,6 +7,7 @@ import tensorflow as tf
 from ..errors import UnsupportedModelError
 from ..gradients.capture import forward_with_taps
 from ..model.influence_model import BaseInfluenceModel
+from ..model.keras_internals import all_layers
 from ..model.selection import LayerKey, find_layer
 from ..types import Batch
 
@@ -29,6 +30,11 @@ class Features:
     def __init__(self, model: BaseInfluenceModel, layer: LayerKey = None) -> None:
         self._model = model
         self._layer = find_layer(model.model, layer)
+
+    def __reduce__(self) -> tuple:
+        """Pickle and copy the model, and which of its layers this is."""
+        position = [layer is self._layer for layer in all_layers(self._model.model)].index(True)
+        return _features_at, (self._model, position)
 
     @property
     def path(self) -> str:
@@ -58,3 +64,9 @@ class Features:
             there = tf.reshape(mask, (*tf.unstack(tf.shape(mask)), *axes))
             inputs = tf.where(there, inputs, tf.zeros_like(inputs))
         return tf.reshape(inputs, (tf.shape(inputs)[0], -1))
+
+
+def _features_at(model: BaseInfluenceModel, position: int) -> Features:
+    features = Features(model)
+    features._layer = all_layers(model.model)[position]
+    return features

@@ -65,6 +65,7 @@ class KNNShapley(SelfInfluenceCalculator):
     """
 
     _eager_hooks = frozenset({"_self_scores"})
+    _needed_data = frozenset({"reference_set"})
 
     def __init__(
         self,

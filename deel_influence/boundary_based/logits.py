@@ -31,6 +31,7 @@ class ClassLogits:
     """
 
     def __init__(self, model: BaseInfluenceModel) -> None:
+        self._wrapped = model
         # The same Keras model, read without targets: a batch is nothing but the inputs.
         self._model = BaseInfluenceModel(
             model.model,
@@ -42,6 +43,10 @@ class ClassLogits:
         dtypes = {layer.compute_dtype for layer in all_layers(model.model)}
         self.resolution = max(EPSILON.get(dtype, 0.0) for dtype in dtypes)
         """The relative rounding error of the model's arithmetic."""
+
+    def __reduce__(self) -> tuple:
+        """Pickle and copy the wrapped model alone."""
+        return ClassLogits, (self._wrapped,)
 
     def __call__(self, inputs: Any) -> tf.Tensor:
         """Return the logits ``(b, c)`` of a batch of inputs."""

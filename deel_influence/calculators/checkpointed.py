@@ -66,10 +66,16 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
         What is looked at on the side of the queries; see `BaseInfluenceCalculator`.
     """
 
+    _made_again = BaseInfluenceCalculator._made_again | {"_lock"}
+
     def __init__(self, checkpoints: Checkpoints, measurement: Measurement = None) -> None:
         super().__init__(checkpoints.model, measurement)
         self.checkpoints = checkpoints
         # Scored datasets are lazy, and may be read from two threads.
+        self._lock = threading.RLock()
+
+    def _make_again(self) -> None:
+        super()._make_again()
         self._lock = threading.RLock()
 
     def _enter_checkpoint(self, t: int) -> None:

@@ -18,7 +18,7 @@ from ..types import Batch, IdFunction
 from ..utils.datasets import Item
 from ..utils.kernels import Kernel
 from ..utils.lazy import lazy_dataset
-from ..utils.portable import portable, unpacked
+from ..utils.portable import Portable
 from ..utils.running import run
 from ..utils.top_k import ORDER, BatchSort
 from .sample_pool import SamplePool
@@ -26,7 +26,7 @@ from .scores import Scores
 from .specs import relaxed_element_spec
 
 
-class SelfInfluenceCalculator(ABC):
+class SelfInfluenceCalculator(Portable, ABC):
     """Base class of methods that score each example on its own.
 
     To be implemented by subclasses: `_self_scores`, which is traced once and then runs on every
@@ -45,8 +45,7 @@ class SelfInfluenceCalculator(ABC):
     _eager_hooks: frozenset[str] = frozenset()
     """Names of the hooks that run as plain Python, for instance because they go over the data."""
 
-    _made_again: ClassVar[frozenset[str]] = frozenset({"_kernels"})
-    """Attributes that pickles and copies leave out, and `_make_again` makes."""
+    _made_again = frozenset({"_kernels"})
 
     _zeros_are_usual: ClassVar[bool] = True
     """Whether scores may all be zero and say so, as distances and products of features do."""
@@ -57,18 +56,7 @@ class SelfInfluenceCalculator(ABC):
         self.engine = GradientEngine.of(model)
         self._kernels: dict[tuple, Kernel] = {}
 
-    def __reduce__(self) -> tuple:
-        """Pickle and copy the calculator; what is compiled for it is made again.
-
-        A copy has the same dataset. A pickle holds no data: scores need none but those that they
-        are asked for, and the size of the training set is counted before.
-        """
-        num_train_examples = getattr(self, "num_train_examples", None)
-        state = {n: v for n, v in vars(self).items() if n not in self._made_again}
-        return _unpickled, (type(self), portable(state), num_train_examples)
-
     def _make_again(self) -> None:
-        """Make what `__reduce__` leaves out."""
         self._kernels = {}
 
     @abstractmethod
@@ -249,14 +237,3 @@ class SelfInfluenceCalculator(ABC):
             eager = hook.__name__ in self._eager_hooks
             self._kernels[key] = Kernel(hook, compiled=not eager)
         return self._kernels[key]
-
-
-def _unpickled(
-    kind: type[SelfInfluenceCalculator], state: dict[str, Any], num_train_examples: int | None
-) -> SelfInfluenceCalculator:
-    calculator = object.__new__(kind)
-    vars(calculator).update(unpacked(state))
-    if num_train_examples is not None:
-        vars(calculator)["num_train_examples"] = num_train_examples
-    calculator._make_again()
-    return calculator

@@ -17,6 +17,7 @@ from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..model.measurements import Measurement, measured_model
 from ..types import Batch
 from ..utils.datasets import check_dataset, count_examples
+from ..utils.portable import Portable
 from ..utils.running import run
 from .group_passes import GroupPasses
 from .group_sums import group_labels
@@ -27,7 +28,7 @@ from .training_set import size_of_training_set
 CURVATURES = ("hessian", "gauss_newton")
 
 
-class SecondOrderInfluenceCalculator(BaseGroupInfluenceCalculator):
+class SecondOrderInfluenceCalculator(Portable, BaseGroupInfluenceCalculator):
     """Influence of groups, the interactions between their members included [1]_.
 
     Without a group U of u = q·n examples, training minimises the mean over the n - u others plus

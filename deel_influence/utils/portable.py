@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -40,17 +40,45 @@ class SharedDataset:
         return SharedDataset, (None,)
 
 
-def portable(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes of an object with every dataset in a `SharedDataset`."""
-    return {
-        name: SharedDataset(value) if isinstance(value, tf.data.Dataset) else value
-        for name, value in attributes.items()
-    }
+class Portable:
+    """What can be copied and pickled, though it has data, compiled functions and locks.
+
+    A copy has the same datasets. A pickle holds no data: what needs them, see `_needed_data`,
+    cannot be pickled.
+    """
+
+    _made_again: ClassVar[frozenset[str]] = frozenset()
+    """Attributes that pickles and copies leave out, and `_make_again` makes."""
+
+    _needed_data: ClassVar[frozenset[str]] = frozenset()
+    """Datasets without which a pickle would give something else."""
+
+    def __reduce__(self) -> tuple:
+        """Pickle and copy the attributes; what is compiled for them is made again."""
+        return _unpacked, (type(self), self._packed())
+
+    def _packed(self) -> dict[str, Any]:
+        # Counted before, because a pickle is without the data.
+        getattr(self, "num_train_examples", None)
+        kept = {name: value for name, value in vars(self).items() if name not in self._made_again}
+        return {name: self._shared(name, value) for name, value in kept.items()}
+
+    def _shared(self, name: str, value: Any) -> Any:
+        if not isinstance(value, tf.data.Dataset):
+            return value
+        refusal = (
+            f"A pickle of this {type(self).__name__} would lack `{name}`, as no pickle holds data. "
+            "Make it anew in the other process."
+        )
+        return SharedDataset(value, refusal if name in self._needed_data else None)
+
+    def _make_again(self) -> None:
+        """Make what `__reduce__` leaves out."""
 
 
-def unpacked(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo `portable`; a dataset that a pickle left behind is None."""
-    return {
-        name: value.dataset if isinstance(value, SharedDataset) else value
-        for name, value in attributes.items()
-    }
+def _unpacked(kind: type[Portable], attributes: Mapping[str, Any]) -> Portable:
+    result = object.__new__(kind)
+    for name, value in attributes.items():
+        vars(result)[name] = value.dataset if isinstance(value, SharedDataset) else value
+    result._make_again()
+    return result

@@ -37,6 +37,10 @@ class LoadedProjection:
         self.current = first
         self.trace: int | None = None
 
+    def __reduce__(self) -> tuple:
+        """Pickle and copy what it is made of; the next `load` draws again."""
+        return LoadedProjection, (self._first, self._model)
+
     def load(self, seed: int) -> None:
         """Make `current` the projection of a seed."""
         if seed == self._seed:
