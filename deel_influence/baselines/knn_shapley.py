@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from ..calculators.described import PAIRS, SELF
 from ..calculators.self_influence import SelfInfluenceCalculator
 from ..errors import LabelError
 from ..gradients.passes import Pass, query_and_train_passes
@@ -63,6 +64,8 @@ class KNNShapley(SelfInfluenceCalculator):
     .. [1] R. Jia, D. Dao, B. Wang, F. A. Hubis, N. M. Gurel, B. Li, C. Zhang, C. J. Spanos,
        D. Song. Efficient Task-Specific Data Valuation for Nearest Neighbor Algorithms. VLDB 2019.
     """
+
+    answers = frozenset({SELF, PAIRS})
 
     _eager_hooks = frozenset({"_self_scores"})
     _needed_data = frozenset({"reference_set"})

@@ -1,6 +1,7 @@
 """Base classes that stream datasets through compiled kernels."""
 
 from .base import BaseInfluenceCalculator
+from .blocks import InfluenceBlock
 from .caching import CACHE
 from .group import BaseGroupInfluenceCalculator
 from .scores import Scores
@@ -10,6 +11,7 @@ __all__ = [
     "CACHE",
     "BaseGroupInfluenceCalculator",
     "BaseInfluenceCalculator",
+    "InfluenceBlock",
     "Scores",
     "SelfInfluenceCalculator",
 ]

@@ -77,7 +77,7 @@ class BaseInfluenceCalculator(PairCalculator):
         A dataset of ``((batch...), vectors (b, p))``.
         """
         data = Pass(train_set, "train_set", "Influence vectors", id_fn, device, "auto")
-        data.checked(self.engine)
+        data.checked(self.engine, opened=True)
         if save_influence_vector_ds_path is not None:
             computed = self._vectors(data)
             vectors = ((i.ids, v, example_digests(i.batch).numpy()) for i, v in computed)
@@ -274,7 +274,7 @@ class BaseInfluenceCalculator(PairCalculator):
         check_k(k)
         check_order(order)
         queries, train = query_and_train_passes(
-            self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose=0
+            self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose=0, opened=True
         )
         if save_influence_vector_ds_path is not None:
             self.compute_influence_vector(train_set, save_influence_vector_ds_path, device, id_fn)

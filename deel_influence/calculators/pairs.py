@@ -21,6 +21,7 @@ from ..utils.digests import example_digests
 from ..utils.running import run
 from .blocks import InfluenceBlock
 from .caching import CACHE, VectorReader, vector_origin
+from .described import PAIRS, SELF
 from .queries import Queries, ScoredBatches, ScoreSource, query_chunks
 from .self_influence import SelfInfluenceCalculator
 
@@ -37,6 +38,8 @@ class PairCalculator(SelfInfluenceCalculator):
     measurement
         What is looked at on the side of the queries; see `measured_model`.
     """
+
+    answers = frozenset({SELF, PAIRS})
 
     _zeros_are_usual = False
     _made_again = frozenset({"_kernels", "query_model", "query_engine"})

@@ -18,15 +18,15 @@ from ..types import Batch, IdFunction
 from ..utils.datasets import Item
 from ..utils.kernels import Kernel
 from ..utils.lazy import lazy_dataset
-from ..utils.portable import Portable
 from ..utils.running import run
 from ..utils.top_k import ORDER, BatchSort
+from .described import SELF, Described
 from .sample_pool import SamplePool
 from .scores import Scores
 from .specs import relaxed_element_spec
 
 
-class SelfInfluenceCalculator(Portable, ABC):
+class SelfInfluenceCalculator(Described, ABC):
     """Base class of methods that score each example on its own.
 
     To be implemented by subclasses: `_self_scores`, which is traced once and then runs on every
@@ -44,6 +44,8 @@ class SelfInfluenceCalculator(Portable, ABC):
 
     _eager_hooks: frozenset[str] = frozenset()
     """Names of the hooks that run as plain Python, for instance because they go over the data."""
+
+    answers = frozenset({SELF})
 
     _made_again = frozenset({"_kernels"})
 
@@ -79,7 +81,7 @@ class SelfInfluenceCalculator(Portable, ABC):
         -------
         A dataset of ``((batch...), scores (b,))``, in the order of ``train_set``.
         """
-        Pass(train_set, device=device).checked(self.engine)
+        Pass(train_set, device=device).checked(self.engine, opened=True)
         signature = (
             relaxed_element_spec(train_set),
             tf.TensorSpec((None,), self.model.dtype),

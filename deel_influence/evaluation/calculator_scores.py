@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ..calculators import described
 from ..calculators.pairs import PairCalculator
 from ..errors import (
     CurvatureSizeError,
@@ -24,7 +25,6 @@ from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..utils.datasets import check_fixed_order, count_examples
 from ..utils.digests import dataset_digest
-from .subsets import sums_of_removed
 
 PAIRS, SINGLE, CHANGES, FIT = "pairs", "single", "changes", "fit"
 """What a calculator gives, as `CalculatorScores.missing` calls it."""
@@ -232,7 +232,22 @@ def check_calculators(calculators: Mapping[str, Any]) -> None:
 
 
 def _looks_like_one(value: Any) -> bool:
-    return hasattr(value, "influence_matrix") or hasattr(value, "score")
+    return bool(_answers(value) & {described.PAIRS, described.SELF})
+
+
+def _answers(calculator: Any) -> frozenset[str]:
+    """Return what a calculator answers; one from elsewhere tells by its methods."""
+    known = getattr(calculator, "answers", None)
+    if known is not None:
+        return known
+    return frozenset(kind for kind, name in _METHODS.items() if hasattr(calculator, name))
+
+
+_METHODS = {
+    described.PAIRS: "influence_matrix",
+    described.SELF: "score",
+    described.LOSS_CHANGE: "predict_loss_change",
+}
 
 
 def _made(name: str, make: Callable[[], Any]) -> Any:
@@ -273,7 +288,7 @@ def _data_settings(dataset: tf.data.Dataset | None) -> dict[str, Any] | None:
 def _pairs(calculator: Any, questions: Questions) -> np.ndarray | None:
     if questions.queries is None:
         return None
-    if not hasattr(calculator, "influence_matrix"):
+    if described.PAIRS not in _answers(calculator):
         message = f"{type(calculator).__name__} scores examples on their own, not for queries"
         raise _CannotAnswerError(message)
     matrix = calculator.influence_matrix(questions.queries, questions.train_set, verbose=0)
@@ -283,7 +298,7 @@ def _pairs(calculator: Any, questions: Questions) -> np.ndarray | None:
 def _single(calculator: Any, questions: Questions) -> np.ndarray | None:
     if not questions.wants_single:
         return None
-    if not hasattr(calculator, "score"):
+    if described.SELF not in _answers(calculator):
         message = f"{type(calculator).__name__} scores examples for queries, not on their own"
         raise _CannotAnswerError(message)
     return np.asarray(calculator.score(questions.train_set, verbose=0))
@@ -292,19 +307,18 @@ def _single(calculator: Any, questions: Questions) -> np.ndarray | None:
 def _changes(calculator: Any, questions: Questions) -> dict[str, np.ndarray] | None:
     if questions.queries is None or not questions.removals:
         return None
-    predict = getattr(calculator, "predict_loss_change", None)
-    if predict is None or _needs_more(predict, 2):
+    if described.LOSS_CHANGE not in _answers(calculator):
         message = f"{type(calculator).__name__} predicts no change of a loss: scores have no unit"
         raise _CannotAnswerError(message)
-    data = (questions.queries, questions.train_set)
-    if "groups" in inspect.signature(predict).parameters:
-        # A group may be more than the sum of its members, to those who look at groups.
-        return {
-            truth: np.asarray(predict(*data, groups=removed_groups(kept), verbose=0)).T
-            for truth, kept in questions.removals.items()
-        }
-    of_examples = np.asarray(predict(*data, verbose=0))
-    return {truth: sums_of_removed(of_examples, kept) for truth, kept in questions.removals.items()}
+    # A group may be more than the sum of its members, to those who look at groups.
+    return {
+        truth: np.asarray(
+            calculator.predict_loss_change(
+                questions.queries, questions.train_set, groups=removed_groups(kept), verbose=0
+            )
+        ).T
+        for truth, kept in questions.removals.items()
+    }
 
 
 _ASKED: dict[str, Callable[[Any, Questions], Any]] = {

@@ -46,7 +46,7 @@ class Pass:
     verbose: str | int = 0
     in_order: bool = True
 
-    def checked(self, engine: GradientEngine, opened: bool = True) -> Pass:
+    def checked(self, engine: GradientEngine, opened: bool = False) -> Pass:
         """Refuse what cannot be gone over, and return the pass.
 
         Parameters
@@ -54,8 +54,8 @@ class Pass:
         engine
             The engine of the model that the examples are for.
         opened
-            Whether the dataset may be opened to find out that its order changes. A pass finds it
-            out too, but in a lazy dataset only where that is gone over.
+            Whether the dataset is opened, if it was not before, to find out whether its order
+            changes. A pass finds it out too, but in a lazy dataset only when that is gone over.
 
         Raises
         ------
@@ -76,10 +76,13 @@ class Pass:
 
         Raises
         ------
+        TypeError
+            If the dataset is none, as in what was pickled.
         NonFiniteError
             If one of the batches that settle the plans holds NaN or infinity; `run` looks at the
             others.
         """
+        check_dataset(self.dataset, self.argument)
         total = int(tf.data.experimental.cardinality(self.dataset))
         yield from progress_bar(
             self._settled((engine, *others)),
@@ -123,8 +126,9 @@ def query_and_train_passes(
     device: str | None,
     verbose: str | int,
     description: str = "Influence",
+    opened: bool = False,
 ) -> tuple[Pass, Pass]:
-    """Check queries and training examples, and return how each is gone over."""
+    """Check queries and training examples, see `Pass.checked`, and return how each is gone over."""
     queries = Pass(dataset_to_evaluate, "dataset_to_evaluate", "Queries", id_fn, device)
     train = Pass(train_set, "train_set", description, id_fn, device, verbose)
-    return queries.checked(engine), train.checked(engine)
+    return queries.checked(engine, opened), train.checked(engine, opened)

@@ -30,7 +30,7 @@ from ..utils.files import npz_path
 from ..utils.portable import SharedDataset
 from ..utils.running import run
 from .damping import AUTO, damping_vector, resolve_damping
-from .persistence import STRATEGY, loaded, unpickled
+from .persistence import REGISTERED, STRATEGY, loaded, unpickled
 
 
 class InverseHessianVectorProduct(ABC):
@@ -70,13 +70,11 @@ class InverseHessianVectorProduct(ABC):
     needs_data: ClassVar[bool] = False
     """Whether a product goes over the training set, which a loaded strategy is then given."""
 
-    _registered: ClassVar[dict[str, type[InverseHessianVectorProduct]]] = {}
-
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Note the strategy under its name, so that `load` finds it."""
         super().__init_subclass__(**kwargs)
         if "name" in vars(cls):
-            cls._registered[cls.name] = cls
+            REGISTERED[cls.name] = cls
 
     def __init__(
         self,
@@ -152,11 +150,15 @@ class InverseHessianVectorProduct(ABC):
         -------
         The path of the file, with its suffix.
         """
+        return STRATEGY.write(npz_path(path), self.saved_header(), self._state())
+
+    def saved_header(self) -> dict[str, Any]:
+        """Return what a file tells of the fit besides its arrays."""
         self.check_unchanged()
         data = dataset_digest(self.train_dataset) if self.needs_data else None
         if data is not None:  # one pass tells both
             self._num_train_examples = data["examples"]
-        header = {
+        return {
             "library": deel_influence.__version__,
             "strategy": self.name,
             "config": self.get_config(),
@@ -164,7 +166,6 @@ class InverseHessianVectorProduct(ABC):
             "num_train_examples": self.num_train_examples,
             "data": data,
         }
-        return STRATEGY.write(npz_path(path), header, self._state())
 
     @classmethod
     def load(
@@ -190,7 +191,7 @@ class InverseHessianVectorProduct(ABC):
             If the file is missing, corrupt, of another strategy, or fitted on another model; for
             strategies whose products go over the data, also on other data.
         """
-        return loaded(cls, cls._registered, path, model, train_dataset)
+        return loaded(cls, path, model, train_dataset)
 
     @classmethod
     def restored(

@@ -21,6 +21,9 @@ from ..utils.records import RecordKind
 if TYPE_CHECKING:
     from .base import InverseHessianVectorProduct
 
+REGISTERED: dict[str, type[InverseHessianVectorProduct]] = {}
+"""All strategies, by name."""
+
 STRATEGY = RecordKind("fitted strategy", "Fit and save again.", 3, SavedCurvatureError)
 
 
@@ -45,7 +48,6 @@ def check_same_data(saved: Any, dataset: tf.data.Dataset | None, path: Any) -> N
 
 def loaded(
     kind: type[InverseHessianVectorProduct],
-    registered: Mapping[str, type[InverseHessianVectorProduct]],
     path: str | Path,
     model: BaseInfluenceModel,
     train_dataset: tf.data.Dataset | None,
@@ -56,19 +58,39 @@ def loaded(
     ----------
     kind
         What it has to be.
-    registered
-        All strategies by name.
     path, model, train_dataset
         As for `load`.
     """
     check_influence_model(model)
-    if train_dataset is not None:
-        check_dataset(train_dataset, "train_dataset", model.input_rank)
     path = npz_path(path)
     header, state = STRATEGY.read(path, lambda header, arrays: (header, arrays))
+    return restored_strategy(kind, header, state, path, model, train_dataset)
+
+
+def restored_strategy(
+    kind: type[InverseHessianVectorProduct],
+    header: Mapping[str, Any],
+    state: Mapping[str, np.ndarray],
+    path: str | Path,
+    model: BaseInfluenceModel,
+    train_dataset: tf.data.Dataset | None,
+) -> InverseHessianVectorProduct:
+    """Return the strategy that a file tells of.
+
+    Parameters
+    ----------
+    kind
+        What it has to be.
+    header, state
+        What the file holds.
+    path, model, train_dataset
+        As for `InverseHessianVectorProduct.load`.
+    """
+    if train_dataset is not None:
+        check_dataset(train_dataset, "train_dataset", model.input_rank)
     with STRATEGY.parsing(path):
         name, config, fitted_on = header["strategy"], dict(header["config"]), header["model"]
-        strategy = registered.get(name)
+        strategy = REGISTERED.get(name)
         if strategy is None or not issubclass(strategy, kind):
             raise STRATEGY.refused(path, f"holds the strategy {name!r}, no {kind.__name__}")
         check_same_model(fitted_on, model, path)

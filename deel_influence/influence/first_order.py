@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..calculators.base import BaseInfluenceCalculator
+from ..calculators.described import GROUPS, LOSS_CHANGE, PAIRS, SELF
 from ..calculators.group import BaseGroupInfluenceCalculator
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.passes import Pass, query_and_train_passes
@@ -60,6 +61,8 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
     .. [3] E. Barshan, M.-E. Brunet, G. K. Dziugaite. RelatIF: Identifying Explanatory Training
        Samples via Relative Influence. AISTATS 2020.
     """
+
+    answers = frozenset({SELF, PAIRS, GROUPS, LOSS_CHANGE})
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..calculators.base import BaseInfluenceCalculator
+from ..calculators.described import LOSS_CHANGE, PAIRS, SELF
 from ..calculators.queries import ScoreSource
 from ..curvature.closed_form import has_closed_form
 from ..curvature.dense import check_dense_memory, dense_curvature, regularizer_hessian
@@ -26,6 +27,7 @@ from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement
 from ..types import Batch, IdFunction
 from ..utils.datasets import Item, check_dataset
+from .group_sums import sum_by_group
 
 SMALLEST_EIGENVALUE = 1e-6
 """Below this eigenvalue of ``I - S B`` an example decides on some parameters by itself."""
@@ -89,6 +91,8 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
        Approximate Leave-One-Out Cross-Validation. JRSS B 2020.
     """
 
+    answers = frozenset({SELF, PAIRS, LOSS_CHANGE})
+
     def __init__(
         self,
         model: BaseInfluenceModel,
@@ -123,7 +127,8 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
         self,
         dataset_to_evaluate: tf.data.Dataset,
         train_set: tf.data.Dataset,
-        id_fn: IdFunction | None = None,  # noqa: ARG002 - columns go by position
+        groups: Any = None,
+        id_fn: IdFunction | None = None,  # noqa: ARG002 - groups go by position
         device: str | None = None,
         verbose: str | int = "auto",
     ) -> np.ndarray:
@@ -138,6 +143,9 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
             The m queries, batched.
         train_set
             The examples that might be removed, batched.
+        groups
+            As for `FirstOrderInfluenceCalculator.predict_loss_change`: the change for a group is
+            the sum over its members, each removed alone.
         id_fn
             Without effect: examples are told by their position.
         device, verbose
@@ -145,14 +153,14 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
 
         Returns
         -------
-        Array ``(m, n)``, in the order of the datasets.
+        Array ``(m, n)``, or ``(m, number of groups)``.
         """
         queries, train = query_and_train_passes(
             self.engine, dataset_to_evaluate, train_set, None, device, verbose
         )
         streamed = self._streamed(train, self._changes_of_batch)
         blocks = self._blocks(ScoreSource(self._query_terms, streamed.scored), queries)
-        return np.concatenate([block.values for block in blocks])
+        return np.concatenate([sum_by_group(block.values, groups) for block in blocks])
 
     def _stream(self, data: Pass) -> Iterator[Item]:
         check_unchanged_since(self._fitted_on, self.model, type(self).__name__)

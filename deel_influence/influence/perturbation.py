@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..calculators.blocks import order_like
+from ..calculators.described import Described
 from ..calculators.queries import Queries, query_chunks
 from ..calculators.scores import Scores
 from ..gradients.engine import GradientEngine
@@ -19,7 +20,6 @@ from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..model.measurements import Measurement, measured_model
 from ..types import IdFunction
 from ..utils.datasets import Item, check_dataset, count_examples
-from ..utils.portable import Portable
 from ..utils.running import run
 from .mixed_derivatives import MixedDerivatives, Values
 from .perturbation_blocks import PerturbationBlock, check_shifts, feature_frame, join_values
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 REDUCTIONS = ("mean", "sum", "mean_absolute")
 
 
-class PerturbationInfluenceCalculator(Portable):
+class PerturbationInfluenceCalculator(Described):
     """Influence of moving the inputs of a training example, equation 5 of [1]_.
 
     For training example z_i = (x_i, y_i) and query z it is ::

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ..calculators.described import GROUPS, LOSS_CHANGE, PAIRS, Described
 from ..calculators.group import BaseGroupInfluenceCalculator
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass, query_and_train_passes
 from ..ihvp.registry import resolve_ihvp
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..model.measurements import Measurement, measured_model
-from ..types import Batch
+from ..types import Batch, IdFunction
 from ..utils.datasets import check_dataset, count_examples
-from ..utils.portable import Portable
 from ..utils.running import run
 from .group_passes import GroupPasses
 from .group_sums import group_labels
@@ -28,7 +28,7 @@ from .training_set import size_of_training_set
 CURVATURES = ("hessian", "gauss_newton")
 
 
-class SecondOrderInfluenceCalculator(Portable, BaseGroupInfluenceCalculator):
+class SecondOrderInfluenceCalculator(Described, BaseGroupInfluenceCalculator):
     """Influence of groups, the interactions between their members included [1]_.
 
     Without a group U of u = q·n examples, training minimises the mean over the n - u others plus
@@ -73,6 +73,8 @@ class SecondOrderInfluenceCalculator(Portable, BaseGroupInfluenceCalculator):
     .. [1] S. Basu, X. You, S. Feizi. On Second-Order Group Influence Functions for Black-Box
        Predictions. ICML 2020.
     """
+
+    answers = frozenset({PAIRS, GROUPS, LOSS_CHANGE})
 
     def __init__(
         self,
@@ -155,9 +157,11 @@ class SecondOrderInfluenceCalculator(Portable, BaseGroupInfluenceCalculator):
         dataset_to_evaluate: tf.data.Dataset,
         train_set: tf.data.Dataset,
         groups: Any = None,
-        linearize: bool = False,
+        id_fn: IdFunction | None = None,  # noqa: ARG002 - groups go by position
         device: str | None = None,
         verbose: str | int = "auto",
+        *,
+        linearize: bool = False,
     ) -> np.ndarray:
         """Predict how the loss of each query changes when a group is removed.
 
@@ -168,6 +172,8 @@ class SecondOrderInfluenceCalculator(Portable, BaseGroupInfluenceCalculator):
         ----------
         dataset_to_evaluate, train_set, groups, device, verbose
             As for `influence_matrix`.
+        id_fn
+            Without effect: examples are told by their position.
         linearize
             Whether to return ``g(z)ᵀ δ`` in its place, as in the paper: cheaper for very many
             groups, and free of the rounding of a difference of two losses, but it misses how the

@@ -170,6 +170,10 @@ class RepresenterPointL2(BaseRepresenterPoint):
         _ = self._fitted_to_labels  # before the scores are traced, which a fit cannot be
         yield from super().scored_batches(*args, **kwargs)
 
+    def _packed(self) -> dict[str, Any]:
+        _ = self._fitted_to_labels  # which takes the data
+        return super()._packed()
+
     def _stream(self, data: Pass) -> Iterator[Item]:
         check_unchanged_since(self._fitted_on, self.model, type(self).__name__)
         return super()._stream(data)

@@ -43,6 +43,8 @@ class GradientDot(BaseInfluenceCalculator):
        Network Perspective. NeurIPS 2019.
     """
 
+    _made_again = BaseInfluenceCalculator._made_again | {"_features"}
+
     def __init__(
         self,
         model: BaseInfluenceModel,
@@ -52,7 +54,12 @@ class GradientDot(BaseInfluenceCalculator):
         measurement: Measurement = None,
     ) -> None:
         super().__init__(model, measurement)
-        self._features = resolve_features(projection, projection_dim, seed, model, self._engines)
+        self._asked = projection, projection_dim, seed
+        self._features = resolve_features(*self._asked, model, self._engines)
+
+    def _make_again(self) -> None:
+        super()._make_again()
+        self._features = resolve_features(*self._asked, self.model, self._engines)
 
     def _train_vectors(self, batch: Batch) -> tf.Tensor:
         return self._features.rows(self.engine.gradients(batch))

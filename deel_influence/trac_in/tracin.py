@@ -83,6 +83,8 @@ class TracIn(CheckpointedCalculator):
        Tracing Gradient Descent. NeurIPS 2020.
     """
 
+    _made_again = CheckpointedCalculator._made_again | {"_terms", "_features"}
+
     def __init__(
         self,
         models: Sequence[Model],
@@ -99,11 +101,17 @@ class TracIn(CheckpointedCalculator):
         self._live = [] if model is not None else _checked_live(sources)
         super().__init__(_checkpoints(sources, model, build), measurement)
         self._rate = tf.Variable(self.learning_rates[0], trainable=False, dtype=self.model.dtype)
+        self._asked = projection, projection_dim, seed
+        self._make_terms()
+
+    def _make_terms(self) -> None:
         loaded = _Term(self.engine, self.query_engine, self._rate)
-        self._terms = self._live_terms(measurement) if self._live else [loaded]
-        self._features = resolve_features(
-            projection, projection_dim, seed, self.model, self._engines
-        )
+        self._terms = self._live_terms(self.measurement) if self._live else [loaded]
+        self._features = resolve_features(*self._asked, self.model, self._engines)
+
+    def _make_again(self) -> None:
+        super()._make_again()
+        self._make_terms()
 
     @classmethod
     def from_folder(cls, model: BaseInfluenceModel, folder: str | Path, **settings: Any) -> TracIn:

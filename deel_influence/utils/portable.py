@@ -78,7 +78,14 @@ class Portable:
 
 def _unpacked(kind: type[Portable], attributes: Mapping[str, Any]) -> Portable:
     result = object.__new__(kind)
-    for name, value in attributes.items():
-        vars(result)[name] = value.dataset if isinstance(value, SharedDataset) else value
+    vars(result).update({name: _without_share(value) for name, value in attributes.items()})
     result._make_again()
     return result
+
+
+def _without_share(value: Any) -> Any:
+    if isinstance(value, SharedDataset):
+        return value.dataset
+    if isinstance(value, dict):
+        return {name: _without_share(part) for name, part in value.items()}
+    return value

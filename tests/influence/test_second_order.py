@@ -366,7 +366,7 @@ def test_second_order_is_nearer_to_retraining_than_first_order():
         actual = problem.changes_without(groups)
         crude = first.predict_loss_change(queries, train, groups)
         for linearize in (True, False):
-            predicted = second.predict_loss_change(queries, train, groups, linearize)
+            predicted = second.predict_loss_change(queries, train, groups, linearize=linearize)
             errors = [np.linalg.norm(values - actual) for values in (predicted, crude)]
             assert errors[0] < (0.9 if linearize else 0.4) * errors[1], (share, errors)
             if share == 0.1:
