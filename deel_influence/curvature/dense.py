@@ -18,6 +18,7 @@ from ..utils.running import run
 from .closed_form import assemble_closed_form, closed_form_of_batch, has_closed_form
 from .hessian_rows import gradient_bytes, hessian_of_batch, smallest_bytes
 from .sampling import expected_gradients
+from .sums import PartialFit, PlainSum, total_over
 
 KINDS = ("hessian", "gauss_newton")
 
@@ -44,7 +45,7 @@ class DenseCurvature:
 
 def dense_curvature(
     model: BaseInfluenceModel,
-    dataset: tf.data.Dataset,
+    dataset: tf.data.Dataset | PartialFit,
     kind: str = "hessian",
     regularizer: bool = True,
     verbose: str | int = "auto",
@@ -56,7 +57,7 @@ def dense_curvature(
     model
         The wrapped model.
     dataset
-        A batched dataset.
+        A batched dataset, or the parts of a fit.
     kind
         ``"hessian"``: ``(1/n) Σ ∇²ℓ(z_i)``. ``"gauss_newton"``: ``(1/n) Σ J_iᵀ S_i J_i`` with J the
         Jacobian of the outputs (before the last layer's activation) and S the Hessian of the
@@ -79,16 +80,22 @@ def dense_curvature(
         message = f"Argument `curvature` must be one of {KINDS}. Received: {kind!r}."
         raise ValueError(message)
     check_influence_model(model)
-    check_dataset(dataset, "dataset", model.input_rank)
+    if not isinstance(dataset, PartialFit):
+        check_dataset(dataset, "dataset", model.input_rank)
     engine = GradientEngine.of(model)
-    total, count = np.zeros(()), 0
-    data = Pass(dataset, "dataset", "Curvature", verbose=verbose, in_order=False)
-    for item in data.items(engine):
-        part = _of_batch(engine, kind, item)
-        # Sums over many batches are kept in float64; each batch is computed in the model's dtype.
-        total = total + part if count == 0 else np.add(total, part, out=total)
-        count += item.size
-    matrix = _assembled(engine, kind, total / count)
+
+    def compute(data: Pass) -> tuple[dict, np.ndarray]:
+        total = np.zeros(())
+        ids: list[np.ndarray] = []
+        for item in data.items(engine):
+            part = _of_batch(engine, kind, item)
+            # Sums over many batches are in float64; each batch is computed in the model's dtype.
+            total = np.add(total, part, out=total) if ids else total + part
+            ids.append(item.ids)
+        return {(): PlainSum(_assembled(engine, kind, total))}, np.concatenate(ids)
+
+    totals, count = total_over(dataset, "Curvature", compute, verbose)
+    matrix = totals[()].total / count
     if regularizer:
         matrix = matrix + regularizer_hessian(model)
     return DenseCurvature((matrix + matrix.T) / 2, count)
@@ -164,10 +171,10 @@ def _of_batch(engine: GradientEngine, kind: str, item: Item) -> np.ndarray:
     return run(kernel, item, (item.batch,), axis=None).numpy()
 
 
-def _assembled(engine: GradientEngine, kind: str, mean: np.ndarray) -> np.ndarray:
+def _assembled(engine: GradientEngine, kind: str, total: np.ndarray) -> np.ndarray:
     if kind == "hessian" and has_closed_form(engine):
-        return assemble_closed_form(engine, mean)
-    return mean
+        return assemble_closed_form(engine, total)
+    return total
 
 
 def _gauss_newton_of_batch(engine: GradientEngine, batch: Batch) -> tf.Tensor:

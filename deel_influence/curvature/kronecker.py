@@ -42,7 +42,6 @@ import dataclasses
 import logging
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -53,6 +52,7 @@ from ..gradients.blocks import FactoredBlock, factored_block
 from ..model.parameters import ParameterLayout
 from .kronecker_basis import EigenBlock
 from .kronecker_passes import Factors, FisherPass, HeldFactors, Parts, summed
+from .sums import DenseSums, DiagonalSums, KroneckerSums, PlainSum
 
 APPROXIMATIONS = ("expand", "reduce")
 
@@ -133,7 +133,7 @@ def correct_eigenvalues(
         def sums(sets: list[BatchGradients], bases: dict) -> tuple[dict, list]:
             def rotated(gradients: BatchGradients) -> dict:
                 return {
-                    placed.parts: placed.block.rotate(*bases[placed.parts]).squared_sum()
+                    placed.parts: PlainSum(placed.block.rotate(*bases[placed.parts]).squared_sum())
                     for placed in gradients.blocks
                     if placed.parts in bases
                 }
@@ -143,62 +143,12 @@ def correct_eigenvalues(
         totals, count = fisher.total(("eigenvalues",), sums, "Eigenvalues", arguments)
     return [
         dataclasses.replace(
-            block, values=np.reshape(totals[block.parts] / count, block.values.shape)
+            block, values=np.reshape(totals[block.parts].total / count, block.values.shape)
         )
         if block.parts in totals
         else block
         for block in blocks
     ]
-
-
-class KroneckerSums(NamedTuple):
-    """Sums over positions.
-
-    Attributes
-    ----------
-    inputs
-        ``Σ a aᵀ``, shape ``(r, r)``.
-    deltas
-        ``Σ δ δᵀ``, shape ``(s, s)``.
-    num_inputs
-        The number of inputs that are summed.
-    num_positions
-        The number of positions, each example having one at least.
-    """
-
-    inputs: Any
-    deltas: Any
-    num_inputs: Any
-    num_positions: Any
-
-    def eigen_block(self, parts: tuple[int, ...], count: int, dtype: Any) -> EigenBlock:
-        """Return the curvature over ``count`` gradients, with eigenvectors of that type."""
-        of_inputs, left = np.linalg.eigh(self.inputs / np.maximum(self.num_inputs, 1))
-        of_deltas, right = np.linalg.eigh(self.deltas / count)
-        values = np.outer(np.maximum(of_inputs, 0), np.maximum(of_deltas, 0))
-        is_outer = bool(self.num_positions == count)
-        return EigenBlock(parts, values, left.astype(dtype), right.astype(dtype), is_outer)
-
-
-class DenseSums(NamedTuple):
-    """The sum ``Σ g gᵀ``, shape ``(q, q)``."""
-
-    matrix: Any
-
-    def eigen_block(self, parts: tuple[int, ...], count: int, dtype: Any) -> EigenBlock:
-        """Return the curvature over ``count`` gradients, with eigenvectors of that type."""
-        values, left = np.linalg.eigh(self.matrix / count)
-        return EigenBlock(parts, np.maximum(values, 0), left.astype(dtype))
-
-
-class DiagonalSums(NamedTuple):
-    """The sum of squares ``Σ g²``, shape ``(q,)``."""
-
-    squares: Any
-
-    def eigen_block(self, parts: tuple[int, ...], count: int, dtype: Any) -> EigenBlock:  # noqa: ARG002
-        """Return the curvature over ``count`` gradients."""
-        return EigenBlock(parts, self.squares / count)
 
 
 def counted_positions(
@@ -234,10 +184,10 @@ def _factors_of(gradients: BatchGradients) -> Factors:
     }
 
 
-def _rotated_squares(factors: Factors, bases: dict) -> dict[tuple[int, ...], tf.Tensor]:
+def _rotated_squares(factors: Factors, bases: dict) -> dict[Parts, PlainSum]:
     """Return ``Σ_i G̃_i²`` of each block, from its factors."""
     return {
-        parts: factored_block(*factors[parts]).rotate(*basis).squared_sum()
+        parts: PlainSum(factored_block(*factors[parts]).rotate(*basis).squared_sum())
         for parts, basis in bases.items()
     }
 

@@ -20,13 +20,13 @@ from ..utils.progress import progress_bar
 from ..utils.running import run
 from .draws import Draws
 from .sampling import sampled_gradients, summed_gradients
+from .sums import PartialFit, Parts, total_over
 
 FISHERS = ("true", "expected", "empirical")
 
 JOINED_EXAMPLES = 1024
 """Up to about this many examples with one position each are gone over together."""
 
-Parts: TypeAlias = tuple[int, ...]
 Factors: TypeAlias = dict[Parts, tuple[tf.Tensor, tf.Tensor]]
 """By the variables of a block, its inputs ``(b, t, r)`` and output gradients ``(b, t, s)``."""
 
@@ -99,7 +99,7 @@ class FisherPass:
     engine
         The gradient engine of the model.
     dataset
-        A batched dataset.
+        A batched dataset, or the parts of a fit.
     fisher
         ``"true"``: gradients for one draw of targets from the model for each example.
         ``"expected"``: their exact expectation, at one backward pass for each output.
@@ -113,7 +113,7 @@ class FisherPass:
     """
 
     engine: GradientEngine
-    dataset: tf.data.Dataset
+    dataset: tf.data.Dataset | PartialFit
     fisher: str
     seed: int
     verbose: str | int
@@ -160,16 +160,17 @@ class FisherPass:
             added, factors = sums(sets, *arguments)
             return added, factors
 
-        def work() -> Iterator[Work]:
-            data = Pass(
-                self.dataset, "train_dataset", description, verbose=self.verbose, in_order=False
-            )
-            for item in data.items(engine):
-                draws = tf.constant(self.seed, tf.int64), tf.constant(item.ids, tf.int64)
-                yield item, (item.batch, draws, *arguments)
+        def compute(data: Pass) -> tuple[dict[Parts, Any], np.ndarray]:
+            def work() -> Iterator[Work]:
+                for item in data.items(engine):
+                    draws = tf.constant(self.seed, tf.int64), tf.constant(item.ids, tf.int64)
+                    yield item, (item.batch, draws, *arguments)
 
-        # Asked for when the first batch has settled how gradients are found.
-        return self._added_up(lambda: engine.kernel((*name, fisher), of_batch), work(), held)
+            # Asked for when the first batch has settled how gradients are found.
+            return self._added_up(lambda: engine.kernel((*name, fisher), of_batch), work(), held)
+
+        total, self.num_examples = total_over(self.dataset, description, compute, self.verbose)
+        return total, self.num_examples
 
     def total_of_held(
         self,
@@ -194,17 +195,16 @@ class FisherPass:
         kernel: Callable[[], Kernel],
         work: Iterable[Work],
         held: HeldFactors | None = None,
-    ) -> tuple[dict[Parts, Any], int]:
+    ) -> tuple[dict[Parts, Any], np.ndarray]:
         total: dict[Parts, Any] = {}
-        count = 0
+        ids: list[np.ndarray] = []
         for item, arguments in work:
             added, factors = run(kernel(), item, arguments, axis=None)
             total = _accumulated(total, added)
-            count += item.size
+            ids.append(item.ids)
             if held is not None:
                 held.add(item.index, item.ids, factors)
-        self.num_examples = count
-        return total, count
+        return total, np.concatenate(ids)
 
 
 def summed(sets: Sequence[BatchGradients], function: Callable[[BatchGradients], Any]) -> Any:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import deel_influence
 
+from ..curvature.sums import PartialFit
 from ..errors import SavedCurvatureError
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.engine import GradientEngine
@@ -30,10 +31,11 @@ from ..utils.files import npz_path
 from ..utils.portable import SharedDataset
 from ..utils.running import run
 from .damping import AUTO, damping_vector, resolve_damping
+from .parts import FitOfParts
 from .persistence import REGISTERED, STRATEGY, loaded, unpickled
 
 
-class InverseHessianVectorProduct(ABC):
+class InverseHessianVectorProduct(FitOfParts, ABC):
     """Products with ``H⁻¹`` and ``H``, for whole batches of vectors; rows are vectors.
 
     A strategy is one subclass with two hooks, `_solve` and `_multiply`. One that can score
@@ -83,6 +85,9 @@ class InverseHessianVectorProduct(ABC):
         config: Mapping[str, Any] | None = None,
     ) -> None:
         check_influence_model(model)
+        self._parts = train_dataset if isinstance(train_dataset, PartialFit) else None
+        if self._parts is not None:
+            train_dataset = None
         if train_dataset is not None:
             check_dataset(train_dataset, "train_dataset", model.input_rank)
         self.model = model
@@ -93,8 +98,12 @@ class InverseHessianVectorProduct(ABC):
         if self.seed_was_drawn:
             # A seed of its own, so that copies and loaded strategies draw the same. From NumPy's
             # global generator, so that keras.utils.set_random_seed fixes it.
-            self.config["seed"] = int(np.random.randint(2**31 - 1))
+            several = self._parts is not None  # which have to have one seed
+            self.config["seed"] = 0 if several else int(np.random.randint(2**31 - 1))
         self._model_fingerprint = model_fingerprint(model)
+        if self._parts is not None:
+            settings = {n: value for n, value in self.config.items() if n != "verbose"}
+            self._parts.origin = [type(self).__name__, settings, self._model_fingerprint]
         self._num_train_examples: int | None = None
 
     @abstractmethod
@@ -335,14 +344,16 @@ class InverseHessianVectorProduct(ABC):
         """Return ``H g_i`` for the examples of a dataset; the arguments of `compute_ihvp`."""
         return self._over(group, use_gradient, "multiply")
 
-    def _fit_dataset(self) -> tf.data.Dataset:
-        """Return the training set, or the sample of it that the settings ask for.
+    def _fit_dataset(self) -> Any:
+        """Return the training set, or the sample of it, or parts, that the settings ask for.
 
         Raises
         ------
         ValueError
             If there is no training set.
         """
+        if self._parts is not None:
+            return self._parts
         if self.train_dataset is None:
             raise self._missing_data()
         size = self.config.get("n_samples_for_hessian")

@@ -97,6 +97,7 @@ class ExactIHVP(InverseHessianVectorProduct):
     cutoff: float
     """The size below which an eigenvalue of H is rounding; with ``rcond``, what that comes to."""
 
+    fits_by_sums = True
     settings = ("n_samples_for_hessian", "shuffle_buffer_size", "seed")
 
     def __init__(
@@ -136,12 +137,12 @@ class ExactIHVP(InverseHessianVectorProduct):
             )
             raise ValueError(message)
         data = self._fit_dataset()
-        check_dense_memory(model, train_dataset, curvature)
+        check_dense_memory(model, self.train_dataset, curvature)
         found = dense_curvature(model, data, curvature, False, verbose)
         self._note_size(found.num_examples)
         regularized = regularizer and model.is_regularized
         self._fit(found.matrix, regularizer_hessian(model) if regularized else None)
-        if rcond is None:
+        if rcond is None and self.train_dataset is not None:
             warn_if_lost(self._inverse, self.engine, data, type(self).__name__)
 
     @property

@@ -36,6 +36,7 @@ class KroneckerIHVP(InverseHessianVectorProduct):
     To be implemented by subclasses: `_fit`.
     """
 
+    fits_by_sums = True
     settings: ClassVar[tuple[str, ...]] = ("n_samples_for_hessian", "seed")
 
     curvature: EigenbasisCurvature

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ..curvature.flat import check_curved
 from ..curvature.kronecker_passes import FISHERS, FisherPass
+from ..curvature.sums import PlainSum
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.projections.base import Projection
 from ..gradients.projections.inverse import check_moments_fit, cholesky_inverse
@@ -82,6 +83,7 @@ class LoGraIHVP(InverseHessianVectorProduct):
     """
 
     name = "logra"
+    fits_by_sums = True
     settings: ClassVar[tuple[str, ...]] = ("n_samples_for_hessian", "seed")
 
     projection: Projection
@@ -243,12 +245,13 @@ class LoGraIHVP(InverseHessianVectorProduct):
         def second_moments(sets: list[BatchGradients], tensors: Any) -> tuple[dict, list]:
             project = undrawn.with_tensors(tensors).project
             features = tf.concat([project(gradients) for gradients in sets], axis=0)
-            return {(): tf.matmul(features, features, transpose_a=True)}, []
+            return {(): PlainSum(tf.matmul(features, features, transpose_a=True))}, []
 
         total, count = fisher.total(
             name, second_moments, "Projected curvature", arguments=(tensors,)
         )
-        return total[()] / count
+        self._note_size(count)
+        return total[()].total / count
 
     def _automatic_damping(self) -> float:
         return AUTO_SHARE * float(np.trace(self.projected_curvature)) / self.projection.size
