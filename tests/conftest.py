@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import socket
 from collections.abc import Iterator
@@ -16,11 +17,17 @@ import pytest
 import tensorflow as tf
 
 LOGICAL_DEVICES = 2
+ORDER_VARIABLE = "DEEL_INFLUENCE_TEST_ORDER"
 SEED = 0
 
 
 def pytest_configure() -> None:
-    """Split the processor in two, so that placement on a device can be seen without a GPU."""
+    """Draw the order of the tests, and split the processor in two.
+
+    So can placement on a device be seen without a GPU.
+    """
+    # The processes that run the tests inherit it, and agree on the order.
+    os.environ.setdefault(ORDER_VARIABLE, str(random.SystemRandom().randrange(10_000)))
     (cpu,) = tf.config.list_physical_devices("CPU")
     parts = [tf.config.LogicalDeviceConfiguration()] * LOGICAL_DEVICES
     tf.config.set_logical_device_configuration(cpu, parts)
@@ -28,9 +35,22 @@ def pytest_configure() -> None:
     tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
+def pytest_report_header() -> str:
+    """Tell how to run the tests in this order again."""
+    return f"order of the tests: {ORDER_VARIABLE}={os.environ[ORDER_VARIABLE]}"
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest looks which tests are marked
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that `slow_tests.txt` lists."""
+    """Shuffle files, and the tests in each, and mark the tests that `slow_tests.txt` lists."""
+    generator = random.Random(int(os.environ[ORDER_VARIABLE]))
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    groups = list(files.values())
+    for group in (groups, *groups):
+        generator.shuffle(group)
+    items[:] = [item for group in groups for item in group]
     here = Path(__file__).parent
     lines = (here / "slow_tests.txt").read_text(encoding="utf-8").splitlines()
     listed = re.compile("|".join(f"(?:{line})" for line in lines if not line.startswith("#")))

@@ -66,7 +66,7 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
         What is looked at on the side of the queries; see `BaseInfluenceCalculator`.
     """
 
-    _made_again = BaseInfluenceCalculator._made_again | {"_lock"}
+    _made_again = frozenset({"_lock"})
 
     def __init__(self, checkpoints: Checkpoints, measurement: Measurement = None) -> None:
         super().__init__(checkpoints.model, measurement)

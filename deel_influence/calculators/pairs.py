@@ -42,7 +42,7 @@ class PairCalculator(SelfInfluenceCalculator):
     answers = frozenset({SELF, PAIRS})
 
     _zeros_are_usual = False
-    _made_again = frozenset({"_kernels", "query_model", "query_engine"})
+    _made_again = frozenset({"query_model", "query_engine"})
 
     def __init__(self, model: BaseInfluenceModel, measurement: Measurement = None) -> None:
         super().__init__(model)

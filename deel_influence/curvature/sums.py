@@ -155,9 +155,9 @@ class FitSums:
         forms = [[list(parts), type(sums).__name__] for parts, sums in self.totals.items()]
         header = {"stage": self.stage, "origin": self.origin, "forms": forms}
         arrays = {
-            f"{number} {name}": np.asarray(part)
+            f"{number} {place}": np.asarray(part)
             for number, sums in enumerate(self.totals.values())
-            for name, part in sums._asdict().items()
+            for place, part in enumerate(sums)
         }
         return SUMS.write(npz_path(path), header, {"ids": self.ids, **arrays})
 
@@ -175,8 +175,8 @@ class FitSums:
             totals: dict[Parts, Any] = {}
             for number, (parts, name) in enumerate(header["forms"]):
                 form: Any = _FORMS[name]
-                fields = (arrays[f"{number} {field}"] for field in form._fields)
-                totals[tuple(parts)] = form(*fields)
+                places = range(len(form.__annotations__))
+                totals[tuple(parts)] = form(*(arrays[f"{number} {place}"] for place in places))
             return cls(header["stage"], header["origin"], arrays["ids"], totals)
 
         return SUMS.read(npz_path(path), parsed)

@@ -25,6 +25,7 @@ from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..utils.datasets import check_fixed_order, count_examples
 from ..utils.digests import dataset_digest
+from .subsets import sums_of_removed
 
 PAIRS, SINGLE, CHANGES, FIT = "pairs", "single", "changes", "fit"
 """What a calculator gives, as `CalculatorScores.missing` calls it."""
@@ -240,7 +241,10 @@ def _answers(calculator: Any) -> frozenset[str]:
     known = getattr(calculator, "answers", None)
     if known is not None:
         return known
-    return frozenset(kind for kind, name in _METHODS.items() if hasattr(calculator, name))
+    has = {kind for kind, name in _METHODS.items() if hasattr(calculator, name)}
+    if described.LOSS_CHANGE in has and _needs_more(calculator.predict_loss_change, 2):
+        has.discard(described.LOSS_CHANGE)
+    return frozenset(has)
 
 
 _METHODS = {
@@ -310,14 +314,15 @@ def _changes(calculator: Any, questions: Questions) -> dict[str, np.ndarray] | N
     if described.LOSS_CHANGE not in _answers(calculator):
         message = f"{type(calculator).__name__} predicts no change of a loss: scores have no unit"
         raise _CannotAnswerError(message)
+    predict, data = calculator.predict_loss_change, (questions.queries, questions.train_set)
+    if not isinstance(calculator, described.Described):
+        # One from elsewhere knows of examples; the change for a group is then a sum.
+        single = np.asarray(predict(*data, verbose=0))
+        return {name: sums_of_removed(single, kept) for name, kept in questions.removals.items()}
     # A group may be more than the sum of its members, to those who look at groups.
     return {
-        truth: np.asarray(
-            calculator.predict_loss_change(
-                questions.queries, questions.train_set, groups=removed_groups(kept), verbose=0
-            )
-        ).T
-        for truth, kept in questions.removals.items()
+        name: np.asarray(predict(*data, groups=removed_groups(kept), verbose=0)).T
+        for name, kept in questions.removals.items()
     }
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..utils.files import replacing
 from ..utils.records import Arrays, RecordKind, Settings
 from .checks import require_pandas
+from .figure import draw_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,9 +79,6 @@ class Evaluation:
         MissingExtraError
             If Matplotlib is not installed.
         """
-        # Plots know of benchmarks, which know of the measures here.
-        from .figure import draw_table  # noqa: PLC0415
-
         return draw_table(self.table, save_path, show)
 
     def save(self, folder: str | Path) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..plots.figures import finish, new_figure
+from ..utils.figures import finish, new_figure
 
 if TYPE_CHECKING:
     import pandas as pd

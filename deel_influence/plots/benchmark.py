@@ -11,7 +11,7 @@ import numpy as np
 
 from ..benchmark.result_folder import load_results
 from ..benchmark.results import MethodResult
-from .figures import finish, new_figure
+from ..utils.figures import finish, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

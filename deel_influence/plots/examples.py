@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..report.formatting import format_number
+from ..utils.formatting import format_number
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..utils.figures import finish, new_figure
 from .examples import Examples, example_title, label_text, read_examples
-from .figures import finish, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..report.formatting import format_number
+from ..utils.figures import finish, matplotlib_module, new_figure
+from ..utils.formatting import format_number
 from .colours import signed_colours
 from .examples import Examples, label_text, read_examples
-from .figures import finish, matplotlib_module, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..report.formatting import format_number
+from ..utils.figures import finish, new_figure
+from ..utils.formatting import format_number
 from .colours import signed_colours
 from .examples import example_title, label_text, read_examples
-from .figures import finish, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..utils.formatting import format_number, power_of_ten
 from .contents import Curve
-from .formatting import format_number, power_of_ten
 
 WIDTH, HEIGHT = 440.0, 310.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 14.0, 26.0, 50.0

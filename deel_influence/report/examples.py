@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .formatting import format_number
+from ..utils.formatting import format_number
 from .pictures import is_picture, picture_uris
 from .samples import Samples
 from .triage import Triage

@@ -17,6 +17,7 @@ from deel_influence.extras import require
 from deel_influence.utils.datasets import check_dataset, check_fixed_order
 from deel_influence.utils.files import replacing
 
+from ..utils.formatting import format_number, format_share
 from .charts import FRAME, draw_curve, draw_histogram
 from .contents import Curve, Table
 from .examples import (
@@ -26,7 +27,6 @@ from .examples import (
     is_classification,
     label_text,
 )
-from .formatting import format_number, format_share
 from .samples import read_samples
 from .triage import Triage
 

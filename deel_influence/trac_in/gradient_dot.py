@@ -43,7 +43,7 @@ class GradientDot(BaseInfluenceCalculator):
        Network Perspective. NeurIPS 2019.
     """
 
-    _made_again = BaseInfluenceCalculator._made_again | {"_features"}
+    _made_again = frozenset({"_features"})
 
     def __init__(
         self,

@@ -83,7 +83,7 @@ class TracIn(CheckpointedCalculator):
        Tracing Gradient Descent. NeurIPS 2020.
     """
 
-    _made_again = CheckpointedCalculator._made_again | {"_terms", "_features"}
+    _made_again = frozenset({"_terms", "_features"})
 
     def __init__(
         self,

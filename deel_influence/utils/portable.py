@@ -48,7 +48,7 @@ class Portable:
     """
 
     _made_again: ClassVar[frozenset[str]] = frozenset()
-    """Attributes that pickles and copies leave out, and `_make_again` makes."""
+    """Attributes of this class that pickles and copies leave out, and `_make_again` makes."""
 
     _needed_data: ClassVar[frozenset[str]] = frozenset()
     """Datasets without which a pickle would give something else."""
@@ -60,8 +60,8 @@ class Portable:
     def _packed(self) -> dict[str, Any]:
         # Counted before, because a pickle is without the data.
         getattr(self, "num_train_examples", None)
-        kept = {name: value for name, value in vars(self).items() if name not in self._made_again}
-        return {name: self._shared(name, value) for name, value in kept.items()}
+        left = {name for kind in type(self).__mro__ for name in vars(kind).get("_made_again", ())}
+        return {n: self._shared(n, value) for n, value in vars(self).items() if n not in left}
 
     def _shared(self, name: str, value: Any) -> Any:
         if not isinstance(value, tf.data.Dataset):
