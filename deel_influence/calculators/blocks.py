@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,8 @@ class ScoredInputs:
     """The inputs and scores of the training set for a chunk of queries, computed in one pass.
 
     The first time that they are asked for, the training set is scored for all queries of the
-    chunk; scores are kept, and inputs too, if they fit a quarter of the free memory. Else they are
+    chunk. Scores are kept if they fit a quarter of the free memory, and so are the inputs if they
+    fit beside them. Else scores are computed anew for the rows that are asked for, and inputs are
     read again.
 
     Parameters
@@ -174,35 +175,61 @@ class ScoredInputs:
         self._scored = scored
         self._inputs_of = inputs_of
         self._reread = reread
-        self._inputs: list[Any] | None = []
-        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+        self._inputs: list[Any] | None = None
+        self._parts: list[tuple[np.ndarray, np.ndarray]] | None = None
+        self._was_computed = False
 
     def block(self, rows: slice) -> InfluenceBlock:
         """Return the scores of some rows of the chunk."""
-        self._compute()
-        ids = np.concatenate([ids for ids, _ in self._parts])
-        values = np.concatenate([values[rows] for _, values in self._parts], axis=1)
+        parts = [(ids, values) for _, ids, values in self._of_rows(rows, with_inputs=False)]
+        ids = np.concatenate([ids for ids, _ in parts])
+        values = np.concatenate([values for _, values in parts], axis=1)
         return InfluenceBlock(self._chunk.ids[rows], ids, values)
 
     def batches(self, rows: slice) -> Iterator[tuple[Any, np.ndarray]]:
         """Yield ``(training inputs, scores (m, b))`` of each training batch."""
-        self._compute()
-        inputs: Iterable[Any] | None = self._inputs
+        for inputs, _, values in self._of_rows(rows, with_inputs=True):
+            yield inputs, values
+
+    def _of_rows(self, rows: slice, with_inputs: bool) -> ScoredBatches:
+        """Yield the inputs, ids and scores of each training batch; perhaps without the inputs."""
+        if not self._was_computed:
+            self._compute()
+        if self._parts is None:
+            part = replace(
+                self._chunk, ids=self._chunk.ids[rows], vectors=self._chunk.vectors[rows]
+            )
+            for batch, ids, values in self._scored(part):
+                yield self._inputs_of(batch), ids, values
+            return
+        inputs: Iterable[Any] | None = self._inputs if with_inputs else [None] * len(self._parts)
         if inputs is None:
             inputs = (self._inputs_of(batch) for batch in self._reread())
-        for part, (_, values) in zip(inputs, self._parts, strict=True):
-            yield part, values[rows]
+        for held, (ids, values) in zip(inputs, self._parts, strict=True):
+            yield held, ids, values[rows]
 
     def _compute(self) -> None:
-        if self._parts:
-            return
-        left, inputs, parts = bytes_to_hold(), [], []
+        inputs: list[Any] | None = []
+        parts, left = [], bytes_to_hold()
         for batch, ids, values in self._scored(self._chunk):
+            left -= values.nbytes
+            if left < 0 and inputs is not None:
+                left += sum(map(_bytes_of, inputs))
+                inputs = None
+            if left < 0:
+                break
             parts.append((ids, values))
             held = self._inputs_of(batch)
-            tensors = tf.nest.flatten(held, expand_composites=True)
-            left -= sum(int(np.prod(t.shape)) * t.dtype.size for t in tensors)
-            if left >= 0:
+            if inputs is not None and _bytes_of(held) <= left:
+                left -= _bytes_of(held)
                 inputs.append(held)
-        self._inputs = inputs if left >= 0 else None
-        self._parts = parts
+            elif inputs is not None:
+                left += sum(map(_bytes_of, inputs))
+                inputs = None
+        self._inputs, self._parts = inputs, parts if left >= 0 else None
+        self._was_computed = True
+
+
+def _bytes_of(nest: Any) -> int:
+    tensors = tf.nest.flatten(nest, expand_composites=True)
+    return sum(int(np.prod(tensor.shape)) * tensor.dtype.size for tensor in tensors)

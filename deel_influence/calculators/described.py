@@ -16,6 +16,7 @@ from ..ihvp.base import InverseHessianVectorProduct
 from ..ihvp.persistence import restored_strategy
 from ..model.fingerprint import check_same_model, model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
+from ..utils.arguments import arguments_of, is_plain
 from ..utils.files import npz_path
 from ..utils.portable import Portable
 from ..utils.records import RecordKind
@@ -64,12 +65,7 @@ class Described(Portable):
     def __new__(cls, *args: Any, **kwargs: Any) -> Described:
         """Note the arguments."""
         new = super().__new__(cls)
-        try:
-            bound = inspect.signature(cls.__init__).bind(new, *args, **kwargs)
-        except TypeError:  # `__init__` says it better
-            return new
-        bound.apply_defaults()
-        new._arguments = dict(list(bound.arguments.items())[1:])
+        new._arguments = arguments_of(cls, args, kwargs) or {}
         return new
 
     def get_config(self) -> dict[str, Any]:
@@ -182,7 +178,7 @@ class Described(Portable):
         value = self._arguments[name]
         if name in _DATA:  # all that was made of the data is the strategy
             return "ihvp_calculator" in self._arguments
-        return value is self.model or name == "ihvp_calculator" or _is_plain(value)
+        return value is self.model or name == "ihvp_calculator" or is_plain(value)
 
     def _shared(self, name: str, value: Any) -> Any:
         if name != "_arguments":
@@ -192,12 +188,6 @@ class Described(Portable):
 
 def _name_of(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str, np.generic))
 
 
 def _is_input(value: Any) -> bool:

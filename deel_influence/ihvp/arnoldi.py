@@ -42,7 +42,7 @@ class ArnoldiIHVP(LowRankIHVP):
         Added to the eigenvalues: a number, ``"auto"``, or one number for each watched layer.
     curvature
         ``"hessian"``, ``"gauss_newton"``, ``"fisher"`` or ``"empirical_fisher"``.
-    regularizer, n_samples_for_hessian, shuffle_buffer_size
+    regularizer, n_samples_for_hessian
         As for `ConjugateGradientDescentIHVP`.
     seed
         Fixes the first vector and the draw of examples.
@@ -74,7 +74,6 @@ class ArnoldiIHVP(LowRankIHVP):
         curvature: str = "hessian",
         regularizer: bool = True,
         n_samples_for_hessian: int | None = None,
-        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         seed: int | None = None,
     ) -> None:
         if check_count("k_largest_eig_vals", k_largest_eig_vals) > subspace_dim:
@@ -83,18 +82,8 @@ class ArnoldiIHVP(LowRankIHVP):
                 f"{k_largest_eig_vals} of {subspace_dim}."
             )
             raise ValueError(message)
-        config = {
-            "subspace_dim": check_count("subspace_dim", subspace_dim),
-            "k_largest_eig_vals": k_largest_eig_vals,
-            "force_hermitian": force_hermitian,
-            "keep_orthogonal": keep_orthogonal,
-            "damping": damping,
-            "curvature": curvature,
-            "regularizer": regularizer,
-            "n_samples_for_hessian": n_samples_for_hessian,
-            "seed": seed,
-        }
-        super().__init__(model, train_dataset, config)
+        check_count("subspace_dim", subspace_dim)
+        super().__init__(model, train_dataset)
 
     @property
     def projects(self) -> bool:

@@ -49,7 +49,7 @@ class AstraIHVP(PreconditionedIHVP):
         Relative residual at which a right-hand side has converged, and stops: after ``n_opt_iters``
         steps at the latest where both are given. None is 1e-4; with mini-batches, which take all
         steps, 0.01.
-    regularizer, n_samples_for_hessian, shuffle_buffer_size, seed, on_failure
+    regularizer, n_samples_for_hessian, seed, on_failure
         As for `ConjugateGradientDescentIHVP`.
 
     References
@@ -77,28 +77,13 @@ class AstraIHVP(PreconditionedIHVP):
         tolerance: float | None = None,
         regularizer: bool = True,
         n_samples_for_hessian: int | None = None,
-        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         seed: int | None = None,
         on_failure: str = "warn",
     ) -> None:
         if solver not in SOLVERS:
             message = f"Argument `solver` must be one of {SOLVERS}. Received: {solver!r}."
             raise ValueError(message)
-        config = {
-            "n_opt_iters": n_opt_iters,
-            "solver": solver,
-            "learning_rate": learning_rate,
-            "batch_size": batch_size,
-            "num_repeats": num_repeats,
-            "damping": damping,
-            "curvature": curvature,
-            "tolerance": tolerance,
-            "regularizer": regularizer,
-            "n_samples_for_hessian": n_samples_for_hessian,
-            "seed": seed,
-            "on_failure": on_failure,
-        }
-        super().__init__(model, train_dataset, config)
+        super().__init__(model, train_dataset)
 
     @property
     def preconditioner_name(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,16 +32,17 @@ from ..utils.running import run
 from .damping import AUTO, damping_vector, resolve_damping
 from .parts import FitOfParts
 from .persistence import REGISTERED, STRATEGY, loaded, unpickled
+from .settings import HasSettings
 
 
-class InverseHessianVectorProduct(FitOfParts, ABC):
+class InverseHessianVectorProduct(FitOfParts, HasSettings, ABC):
     """Products with ``H⁻¹`` and ``H``, for whole batches of vectors; rows are vectors.
 
     A strategy is one subclass with two hooks, `_solve` and `_multiply`. One that can score
     without materialising gradients overrides `self_influence` too, and `query_factors`, `scores`
-    and `products` where the queries have a form of their own. One that is fitted keeps its
-    settings in `config` and what it learned in `_state`, and takes both back in `_restore`; that
-    makes `with_dataset`, `save` and `load` work.
+    and `products` where the queries have a form of their own. The arguments that the constructor
+    is called with are its settings, in `config`; what a fit learned is in `_state`, and taken back
+    in `_restore`. That makes `with_dataset`, `save` and `load` work.
 
     Parameters
     ----------
@@ -52,7 +52,8 @@ class InverseHessianVectorProduct(FitOfParts, ABC):
         The batched training set, over which the curvature is taken; None where the strategy
         needs none.
     config
-        The other arguments that the strategy was made with, by name; values that JSON can hold.
+        Settings in place of those that the constructor was called with, where it reads an argument
+        in a form of its own; values that JSON can hold.
 
     Attributes
     ----------
@@ -64,7 +65,7 @@ class InverseHessianVectorProduct(FitOfParts, ABC):
     """What `ihvp_calculator=` calls the strategy."""
 
     settings: ClassVar[tuple[str, ...]] = ()
-    """Which of ``n_samples_for_hessian``, ``shuffle_buffer_size`` and ``seed`` it takes."""
+    """Which of ``n_samples_for_hessian`` and ``seed`` it takes."""
 
     traceable: ClassVar[bool] = True
     """Whether its products may be part of a compiled function; else they go over the data."""
@@ -93,7 +94,7 @@ class InverseHessianVectorProduct(FitOfParts, ABC):
         self.model = model
         self.train_dataset = train_dataset
         self.engine = GradientEngine.of(model)
-        self.config = {key: _plain(value) for key, value in (config or {}).items()}
+        self.config.update({key: _plain(value) for key, value in (config or {}).items()})
         self.seed_was_drawn = self.config.get("seed", 0) is None
         if self.seed_was_drawn:
             # A seed of its own, so that copies and loaded strategies draw the same. From NumPy's
@@ -121,11 +122,6 @@ class InverseHessianVectorProduct(FitOfParts, ABC):
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:  # noqa: B027 - nothing to do
         """Take back what `_state` returned, in place of a fit. May be overridden."""
 
-    @classmethod
-    def accepted_settings(cls) -> set[str]:
-        """Return the names of the arguments that the strategy takes."""
-        return set(inspect.signature(cls.__init__).parameters) - {"self"}
-
     @property
     def num_train_examples(self) -> int | None:
         """The number n of examples in the training set of the fit; None where there was none.
@@ -140,10 +136,6 @@ class InverseHessianVectorProduct(FitOfParts, ABC):
         """Remember how many examples a pass of the fit had, if it had them all."""
         if self.config.get("n_samples_for_hessian") is None:
             self._num_train_examples = num_examples
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments, beside model and data, that make such a strategy again."""
-        return dict(self.config)
 
     def with_dataset(self, dataset: tf.data.Dataset) -> InverseHessianVectorProduct:
         """Return a strategy with all the settings of this one, fitted on other data."""

@@ -52,8 +52,6 @@ class ConjugateGradientDescentIHVP(PreconditionedIHVP):
         Whether the Hessian of the model's regularisers belongs to H.
     n_samples_for_hessian
         How many examples to draw for C; None takes all.
-    shuffle_buffer_size
-        Without effect: the draw is uniform over the whole dataset.
     seed
         Fixes all random choices.
     on_failure
@@ -95,26 +93,13 @@ class ConjugateGradientDescentIHVP(PreconditionedIHVP):
         block_size: int = 64,
         regularizer: bool = True,
         n_samples_for_hessian: int | None = None,
-        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         seed: int | None = None,
         on_failure: str = "warn",
     ) -> None:
         if train_dataset is None and isinstance(extractor_layer, tf.data.Dataset):
             train_dataset = extractor_layer
-        config = {
-            "n_opt_iters": n_opt_iters,
-            "damping": damping,
-            "curvature": curvature,
-            "preconditioner": check_preconditioner(preconditioner),
-            "preconditioner_rank": preconditioner_rank,
-            "tolerance": tolerance,
-            "block_size": block_size,
-            "regularizer": regularizer,
-            "n_samples_for_hessian": n_samples_for_hessian,
-            "seed": seed,
-            "on_failure": on_failure,
-        }
-        super().__init__(model, train_dataset, config)
+        check_preconditioner(preconditioner)
+        super().__init__(model, train_dataset)
 
     def _iterate(self, vectors: tf.Tensor) -> SolveResult:
         return conjugate_gradients(

@@ -37,8 +37,6 @@ class DataInfIHVP(InverseHessianVectorProduct):
         entries, as in the paper), or one number for each watched layer; above 0.
     n_samples_for_hessian
         How many examples to draw; None takes all.
-    shuffle_buffer_size
-        Without effect: the draw is uniform over the whole dataset.
     seed
         Fixes the draw of examples.
 
@@ -54,7 +52,7 @@ class DataInfIHVP(InverseHessianVectorProduct):
     """
 
     name = "datainf"
-    settings: ClassVar[tuple[str, ...]] = ("n_samples_for_hessian", "shuffle_buffer_size", "seed")
+    settings: ClassVar[tuple[str, ...]] = ("n_samples_for_hessian", "seed")
     traceable: ClassVar[bool] = False
     needs_data: ClassVar[bool] = True
 
@@ -65,16 +63,10 @@ class DataInfIHVP(InverseHessianVectorProduct):
         *,
         damping: Any = "auto",
         n_samples_for_hessian: int | None = None,
-        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         seed: int | None = None,
     ) -> None:
         check_influence_model(model)
-        config = {
-            "damping": check_damping(damping, model.layout),
-            "n_samples_for_hessian": n_samples_for_hessian,
-            "seed": seed,
-        }
-        super().__init__(model, train_dataset, config)
+        super().__init__(model, train_dataset, {"damping": check_damping(damping, model.layout)})
         self._data = CurvatureData(model, self._fit_dataset(), with_features=False)
         self.damping_values = resolve_damping(
             self.config["damping"], model.layout, self._mean_squares

@@ -55,8 +55,6 @@ class ExactIHVP(InverseHessianVectorProduct):
         Whether the Hessian of the model's regularisers belongs to C.
     n_samples_for_hessian
         How many examples to draw for C; None takes all.
-    shuffle_buffer_size
-        Without effect: the draw is uniform over the whole dataset.
     seed
         Fixes that draw.
     verbose
@@ -98,7 +96,7 @@ class ExactIHVP(InverseHessianVectorProduct):
     """The size below which an eigenvalue of H is rounding; with ``rcond``, what that comes to."""
 
     fits_by_sums = True
-    settings = ("n_samples_for_hessian", "shuffle_buffer_size", "seed")
+    settings = ("n_samples_for_hessian", "seed")
 
     def __init__(
         self,
@@ -111,21 +109,12 @@ class ExactIHVP(InverseHessianVectorProduct):
         rcond: float | None = None,
         regularizer: bool = True,
         n_samples_for_hessian: int | None = None,
-        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         seed: int | None = None,
         verbose: str | int = "auto",
     ) -> None:
         check_influence_model(model)
-        config = {
-            "curvature": curvature,
-            "damping": check_damping(damping, model.layout),
-            "rcond": _checked_rcond(rcond),
-            "regularizer": regularizer,
-            "n_samples_for_hessian": n_samples_for_hessian,
-            "seed": seed,
-            "verbose": verbose,
-        }
-        super().__init__(model, train_dataset, config)
+        checked = {"damping": check_damping(damping, model.layout), "rcond": _checked_rcond(rcond)}
+        super().__init__(model, train_dataset, checked)
         if train_hessian is not None:
             check_dense_memory(model)
             self._fit(_checked_matrix(train_hessian, model.nb_params), None)

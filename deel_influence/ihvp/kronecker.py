@@ -55,16 +55,10 @@ class KroneckerIHVP(InverseHessianVectorProduct):
         seed: int | None = None,
         verbose: str | int = "auto",
     ) -> None:
-        config = {
-            "damping": damping,
-            "fisher": _checked_choice("fisher", fisher, FISHERS),
-            "approximation": _checked_choice("approximation", approximation, APPROXIMATIONS),
-            "query_rank": _checked_rank(query_rank),
-            "n_samples_for_hessian": n_samples_for_hessian,
-            "seed": seed,
-            "verbose": check_verbose(verbose),
-        }
-        super().__init__(model, train_dataset, config)
+        _check_choice("fisher", fisher, FISHERS)
+        _check_choice("approximation", approximation, APPROXIMATIONS)
+        check_verbose(verbose)
+        super().__init__(model, train_dataset, {"query_rank": _checked_rank(query_rank)})
         checked = check_damping(damping, model.layout)
         self.config["damping"] = list(checked) if isinstance(checked, tuple) else checked
         drawn = int(np.random.default_rng(self.config["seed"]).integers(2**31))
@@ -199,11 +193,10 @@ def _damping_of_blocks(
     return np.array([found.pop() for found in of_blocks])
 
 
-def _checked_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     if value not in choices:
         message = f"Argument `{name}` must be one of {tuple(choices)}. Received: {value!r}."
         raise ValueError(message)
-    return str(value)
 
 
 def _checked_rank(rank: Any) -> int | None:

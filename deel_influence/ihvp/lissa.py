@@ -46,7 +46,7 @@ class LissaIHVP(IterativeIHVP):
         Relative residual at which a right-hand side has converged, and stops: after ``n_opt_iters``
         steps at the latest where both are given. None is 1e-4; with mini-batches, which take all
         steps, 0.05.
-    regularizer, n_samples_for_hessian, shuffle_buffer_size, seed, on_failure
+    regularizer, n_samples_for_hessian, seed, on_failure
         As for `ConjugateGradientDescentIHVP`.
 
     Raises
@@ -87,26 +87,12 @@ class LissaIHVP(IterativeIHVP):
         tolerance: float | None = None,
         regularizer: bool = True,
         n_samples_for_hessian: int | None = None,
-        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         seed: int | None = None,
         on_failure: str = "warn",
     ) -> None:
         if train_dataset is None and isinstance(extractor_layer, tf.data.Dataset):
             train_dataset = extractor_layer
-        config = {
-            "n_opt_iters": n_opt_iters,
-            "damping": damping,
-            "scale": scale,
-            "batch_size": batch_size,
-            "num_repeats": num_repeats,
-            "curvature": curvature,
-            "tolerance": tolerance,
-            "regularizer": regularizer,
-            "n_samples_for_hessian": n_samples_for_hessian,
-            "seed": seed,
-            "on_failure": on_failure,
-        }
-        super().__init__(model, train_dataset, config)
+        super().__init__(model, train_dataset)
 
     def _iterate(self, vectors: tf.Tensor) -> SolveResult:
         return lissa(

@@ -110,16 +110,10 @@ class LoGraIHVP(InverseHessianVectorProduct):
     ) -> None:
         check_influence_model(model)
         given = projection.get_config() if isinstance(projection, Projection) else projection
-        config = {
-            "projection": given,
-            "projection_dim": projection_dim,
-            "damping": check_damping(damping, model.layout),
-            "fisher": _checked_fisher(fisher),
-            "n_samples_for_hessian": n_samples_for_hessian,
-            "seed": seed,
-            "verbose": check_verbose(verbose),
-        }
-        super().__init__(model, train_dataset, config)
+        check_verbose(verbose)
+        _check_fisher(fisher)
+        checked = {"projection": given, "damping": check_damping(damping, model.layout)}
+        super().__init__(model, train_dataset, checked)
         self.projection = self._resolved(projection)
         if isinstance(given, str):
             # As the kind reads it: plain numbers, which JSON can hold.
@@ -282,8 +276,7 @@ class LoGraIHVP(InverseHessianVectorProduct):
         self._invert()
 
 
-def _checked_fisher(fisher: Any) -> str:
+def _check_fisher(fisher: Any) -> None:
     if fisher not in FISHERS:
         message = f"Argument `fisher` must be one of {FISHERS}. Received: {fisher!r}."
         raise ValueError(message)
-    return str(fisher)

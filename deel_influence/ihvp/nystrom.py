@@ -40,7 +40,7 @@ class NystromIHVP(LowRankIHVP):
         watched layer. With 0 only U is inverted.
     curvature
         ``"hessian"``, ``"gauss_newton"``, ``"fisher"`` or ``"empirical_fisher"``.
-    regularizer, n_samples_for_hessian, shuffle_buffer_size
+    regularizer, n_samples_for_hessian
         As for `ConjugateGradientDescentIHVP`.
     seed
         Fixes the sketch and the draw of examples.
@@ -72,19 +72,11 @@ class NystromIHVP(LowRankIHVP):
         curvature: str = "hessian",
         regularizer: bool = True,
         n_samples_for_hessian: int | None = None,
-        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         seed: int | None = None,
     ) -> None:
-        config = {
-            "rank": check_count("rank", rank),
-            "oversampling": check_count("oversampling", oversampling, 0),
-            "damping": damping,
-            "curvature": curvature,
-            "regularizer": regularizer,
-            "n_samples_for_hessian": n_samples_for_hessian,
-            "seed": seed,
-        }
-        super().__init__(model, train_dataset, config)
+        check_count("rank", rank)
+        check_count("oversampling", oversampling, 0)
+        super().__init__(model, train_dataset)
 
     def _find_diagonal(self) -> np.ndarray:
         # What a regulariser adds to the diagonal is known exactly: a sketch of it, as of any

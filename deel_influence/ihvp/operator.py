@@ -33,7 +33,7 @@ class OperatorIHVP(InverseHessianVectorProduct):
     To be implemented by subclasses, beside the hooks of the base class: `_fit`.
     """
 
-    settings: ClassVar[tuple[str, ...]] = ("n_samples_for_hessian", "shuffle_buffer_size", "seed")
+    settings: ClassVar[tuple[str, ...]] = ("n_samples_for_hessian", "seed")
 
     damping_values: np.ndarray
     """The damping of each watched layer, float64, shape ``(layers,)``."""
@@ -42,7 +42,7 @@ class OperatorIHVP(InverseHessianVectorProduct):
         self,
         model: BaseInfluenceModel,
         train_dataset: tf.data.Dataset | None,
-        config: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(model, train_dataset, config)
         if train_dataset is None:

@@ -49,8 +49,6 @@ class WoodburyIHVP(LowRankIHVP):
         Whether the Hessian of the model's regularisers belongs to H; it must be diagonal.
     n_samples_for_hessian
         How many examples to draw; None takes all.
-    shuffle_buffer_size
-        Without effect: the draw is uniform over the whole dataset.
     seed
         Fixes the draw of examples.
 
@@ -78,17 +76,11 @@ class WoodburyIHVP(LowRankIHVP):
         damping: Any = "auto",
         regularizer: bool = True,
         n_samples_for_hessian: int | None = None,
-        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         seed: int | None = None,
     ) -> None:
-        config = {
-            "rank": None if rank is None else check_count("rank", rank),
-            "damping": damping,
-            "regularizer": regularizer,
-            "n_samples_for_hessian": n_samples_for_hessian,
-            "seed": seed,
-        }
-        super().__init__(model, train_dataset, config)
+        if rank is not None:
+            check_count("rank", rank)
+        super().__init__(model, train_dataset)
 
     @property
     def curvature(self) -> str:

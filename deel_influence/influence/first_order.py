@@ -70,7 +70,7 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         dataset: tf.data.Dataset,
         ihvp_calculator: Any = "exact",
         n_samples_for_hessian: int | None = None,
-        shuffle_buffer_size: int = 10000,
+        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         normalize: bool | str = False,
         seed: int | None = None,
         measurement: Measurement = None,
@@ -84,7 +84,6 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
             model,
             dataset,
             n_samples_for_hessian=n_samples_for_hessian,
-            shuffle_buffer_size=shuffle_buffer_size,
             seed=seed,
         )
         if not self.ihvp_calculator.traceable:

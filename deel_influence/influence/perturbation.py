@@ -58,8 +58,6 @@ class PerturbationInfluenceCalculator(Described):
         factory, or a fitted `InverseHessianVectorProduct`.
     n_samples_for_hessian
         How many examples to draw for the curvature; None takes all.
-    shuffle_buffer_size
-        Without effect: the draw is uniform over the whole dataset.
     seed
         Fixes the draw of examples.
     measurement
@@ -82,7 +80,6 @@ class PerturbationInfluenceCalculator(Described):
         dataset: tf.data.Dataset,
         ihvp_calculator: Any = "exact",
         n_samples_for_hessian: int | None = None,
-        shuffle_buffer_size: int = 10000,
         seed: int | None = None,
         measurement: Measurement = None,
         input_name: str | int | None = None,
@@ -100,7 +97,6 @@ class PerturbationInfluenceCalculator(Described):
             model,
             dataset,
             n_samples_for_hessian=n_samples_for_hessian,
-            shuffle_buffer_size=shuffle_buffer_size,
             seed=seed,
         )
 

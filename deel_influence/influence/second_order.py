@@ -82,7 +82,7 @@ class SecondOrderInfluenceCalculator(Described, BaseGroupInfluenceCalculator):
         dataset: tf.data.Dataset,
         ihvp_calculator: Any = "exact",
         n_samples_for_hessian: int | None = None,
-        shuffle_buffer_size: int = 10000,
+        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         seed: int | None = None,
         *,
         curvature: str = "hessian",
@@ -104,7 +104,6 @@ class SecondOrderInfluenceCalculator(Described, BaseGroupInfluenceCalculator):
             model,
             dataset,
             n_samples_for_hessian=n_samples_for_hessian,
-            shuffle_buffer_size=shuffle_buffer_size,
             seed=seed,
         )
         self._permanent = PermanentCurvature(self.ihvp_calculator)

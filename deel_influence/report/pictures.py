@@ -63,5 +63,5 @@ def _to_bytes(array: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _data_uri(pixels: np.ndarray) -> str:
-    png = tf.io.encode_png(pixels, compression=9).numpy()
+    png = tf.io.encode_png(pixels, compression=6).numpy()
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

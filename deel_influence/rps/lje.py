@@ -73,7 +73,7 @@ class RepresenterPointLJE(BaseRepresenterPoint):
         ihvp_calculator: Any = "exact",
         n_samples_for_hessian: int | None = None,
         target_layer: LayerKey = None,
-        shuffle_buffer_size: int = 10000,
+        shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
         query_class: str | int = "predicted",
         seed: int | None = None,
     ) -> None:
@@ -91,7 +91,6 @@ class RepresenterPointLJE(BaseRepresenterPoint):
             self.model,
             dataset,
             n_samples_for_hessian=n_samples_for_hessian,
-            shuffle_buffer_size=shuffle_buffer_size,
             seed=seed,
         )
         if not self.ihvp_calculator.traceable:
