@@ -73,26 +73,35 @@ class Kernel:
         MissingDerivativeError
             If TensorFlow does not have a derivative that the function takes.
         """
-        return self._run(self._function, arguments, device)
+        return self._run(None, arguments, device)
 
-    def checked(self, *arguments: Any, device: str | None = None) -> tuple[Any, tf.Tensor]:
-        """Run the compiled function, and tell whether arguments and results are finite.
+    def checked(
+        self, *arguments: Any, device: str | None = None, looked_at: tuple[int, ...] = (0,)
+    ) -> tuple[Any, tf.Tensor]:
+        """Run the compiled function, and tell whether the result and some arguments are finite.
 
         The sums of their numbers are what is looked at, so that False may be the overflow of a
         sum. Of this form and the other one each is compiled for itself.
-        """
-        return self._run(self._with_check, arguments, device)
 
-    def _with_check(self, *arguments: Any) -> tuple[Any, tf.Tensor]:
+        Parameters
+        ----------
+        arguments, device
+            As for a call.
+        looked_at
+            Which arguments are looked at, by their positions.
+        """
+        return self._run(looked_at, arguments, device)
+
+    def _with_check(self, looked_at: tuple[int, ...], arguments: tuple) -> tuple[Any, tf.Tensor]:
         result = self._function(*arguments)
         parts = [
             tf.math.is_finite(tf.reduce_sum(part))
-            for part in tf.nest.flatten((arguments, result))
+            for part in tf.nest.flatten(([arguments[place] for place in looked_at], result))
             if isinstance(part, tf.Tensor) and part.dtype.is_floating
         ]
         return result, tf.reduce_all(tf.stack(parts)) if parts else tf.constant(True)
 
-    def _run(self, function: Callable[..., Any], arguments: tuple, device: str | None) -> Any:
+    def _run(self, looked_at: tuple[int, ...] | None, arguments: tuple, device: str | None) -> Any:
         flat = tf.nest.flatten(arguments)
         if not all(isinstance(value, tf.Tensor) for value in flat):
             arguments = tf.nest.map_structure(_as_tensor, arguments)
@@ -101,17 +110,22 @@ class Kernel:
         placed = nullcontext() if device is None else tf.device(device)
         if not self.is_compiled:
             with placed, derivatives_checked():
-                return function(*arguments)
-        key = (function is self._function, _form(arguments), device)
+                return self._computed(looked_at, arguments)
+        key = (looked_at, _form(arguments), device)
         with placed, derivatives_checked():
             if key not in self._concrete:
                 specs = tuple(relax(tf.type_spec_from_value(value)) for value in flat)
-                self._concrete[key] = self._trace(function, arguments, specs)
+                self._concrete[key] = self._trace(looked_at, arguments, specs)
             return self._concrete[key](*flat)
 
-    def _trace(self, function: Callable[..., Any], arguments: Any, specs: tuple) -> Any:
+    def _computed(self, looked_at: tuple[int, ...] | None, arguments: tuple) -> Any:
+        if looked_at is None:
+            return self._function(*arguments)
+        return self._with_check(looked_at, arguments)
+
+    def _trace(self, looked_at: tuple[int, ...] | None, arguments: Any, specs: tuple) -> Any:
         def run(*flat: Any) -> Any:
-            return function(*tf.nest.pack_sequence_as(arguments, flat))
+            return self._computed(looked_at, tf.nest.pack_sequence_as(arguments, flat))
 
         # Layers and losses of Keras need no AutoGraph, and `fit` does not convert them either.
         compiled = tf.function(
