@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..errors import DatasetOrderError
+from ..utils.datasets import fingerprint
 from ..utils.memory import bytes_to_hold
 from ..utils.records import RecordKind
 from .queries import Queries, ScoredBatches
@@ -161,7 +163,7 @@ class ScoredInputs:
     inputs_of
         Takes the inputs out of a batch.
     reread
-        Yields the batches of the training set, without scores.
+        Yields the batches of the training set again, without scores.
     """
 
     def __init__(
@@ -177,6 +179,7 @@ class ScoredInputs:
         self._reread = reread
         self._inputs: list[Any] | None = None
         self._parts: list[tuple[np.ndarray, np.ndarray]] | None = None
+        self._seen: list[list[bytes]] = []
         self._was_computed = False
 
     def block(self, rows: slice) -> InfluenceBlock:
@@ -203,14 +206,34 @@ class ScoredInputs:
                 yield self._inputs_of(batch), ids, values
             return
         inputs: Iterable[Any] | None = self._inputs if with_inputs else [None] * len(self._parts)
-        if inputs is None:
-            inputs = (self._inputs_of(batch) for batch in self._reread())
-        for held, (ids, values) in zip(inputs, self._parts, strict=True):
+        for held, (ids, values) in zip(inputs or self._read_again(), self._parts, strict=True):
             yield held, ids, values[rows]
+
+    def _read_again(self) -> Iterator[Any]:
+        """Yield the inputs of each batch, the batches being those that were scored.
+
+        Raises
+        ------
+        DatasetOrderError
+            If they are others.
+        """
+        seen = self._seen
+        for count, batch in enumerate(itertools.chain(self._reread(), [None])):
+            if (batch is None) != (count == len(seen)) or (
+                batch is not None and fingerprint(batch) != seen[count]
+            ):
+                message = (
+                    "Argument `train_set` must yield the same batches on every pass. Received: "
+                    f"another batch {count} (counting from 0) than when it was scored."
+                )
+                raise DatasetOrderError(message)
+            if batch is not None:
+                yield self._inputs_of(batch)
 
     def _compute(self) -> None:
         inputs: list[Any] | None = []
         parts, left = [], bytes_to_hold()
+        self._seen.clear()
         for batch, ids, values in self._scored(self._chunk):
             left -= values.nbytes
             if left < 0 and inputs is not None:
@@ -219,6 +242,7 @@ class ScoredInputs:
             if left < 0:
                 break
             parts.append((ids, values))
+            self._seen.append(fingerprint(batch))
             held = self._inputs_of(batch)
             if inputs is not None and _bytes_of(held) <= left:
                 left -= _bytes_of(held)

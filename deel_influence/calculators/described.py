@@ -12,10 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ..gradients.engine import GradientEngine
 from ..ihvp.base import InverseHessianVectorProduct
 from ..ihvp.persistence import restored_strategy
 from ..model.fingerprint import check_same_model, model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
+from ..model.measurements import Measurement, measured_model
 from ..utils.arguments import arguments_of, is_plain
 from ..utils.files import npz_path
 from ..utils.portable import Portable
@@ -38,6 +40,10 @@ _KINDS: dict[str, type[Described]] = {}
 """All calculators, by their full names."""
 
 CALCULATOR = RecordKind("saved calculator", "Make the calculator, and save it again.")
+
+
+def _name_of(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 class Described(Portable):
@@ -169,6 +175,8 @@ class Described(Portable):
             arguments["ihvp_calculator"] = restored_strategy(
                 base, saved, arrays, path, model, train_dataset
             )
+            # Which the fit has made use of.
+            arguments.pop("n_samples_for_hessian", None)
         names = inspect.signature(kind.__init__).parameters
         arguments.update({name: train_dataset for name in _DATA if name in names})
         return kind(model, **arguments)
@@ -186,8 +194,23 @@ class Described(Portable):
         return {key: super(Described, self)._shared(key, part) for key, part in value.items()}
 
 
-def _name_of(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+class Measured(Described):
+    """What looks at a number of the queries, in place of their loss."""
+
+    _made_again = frozenset({"query_model", "query_engine"})
+
+    measurement: Measurement
+    query_model: BaseInfluenceModel
+    query_engine: GradientEngine
+
+    def _look_at_queries(self) -> None:
+        """Make the model of the queries and its engine; to be called by the constructor."""
+        self.query_model = measured_model(self.model, self.measurement)
+        self.query_engine = GradientEngine.of(self.query_model)
+
+    def _make_again(self) -> None:
+        super()._make_again()
+        self._look_at_queries()
 
 
 def _is_input(value: Any) -> bool:

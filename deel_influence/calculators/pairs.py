@@ -14,19 +14,19 @@ from ..errors import NoGradientWarning
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
-from ..model.measurements import Measurement, measured_model
+from ..model.measurements import Measurement
 from ..types import Batch
 from ..utils.datasets import Item
 from ..utils.digests import example_digests
 from ..utils.running import run
 from .blocks import InfluenceBlock
 from .caching import CACHE, VectorReader, vector_origin
-from .described import PAIRS, SELF
+from .described import PAIRS, SELF, Measured
 from .queries import Queries, ScoredBatches, ScoreSource, query_chunks
 from .self_influence import SelfInfluenceCalculator
 
 
-class PairCalculator(SelfInfluenceCalculator):
+class PairCalculator(SelfInfluenceCalculator, Measured):
     """The hooks of `BaseInfluenceCalculator`, and the streams that run them.
 
     To be implemented by subclasses: `_train_vectors` and `_query_vectors`.
@@ -42,19 +42,10 @@ class PairCalculator(SelfInfluenceCalculator):
     answers = frozenset({SELF, PAIRS})
 
     _zeros_are_usual = False
-    _made_again = frozenset({"query_model", "query_engine"})
 
     def __init__(self, model: BaseInfluenceModel, measurement: Measurement = None) -> None:
         super().__init__(model)
         self.measurement = measurement
-        self._look_at_queries()
-
-    def _look_at_queries(self) -> None:
-        self.query_model = measured_model(self.model, self.measurement)
-        self.query_engine = GradientEngine.of(self.query_model)
-
-    def _make_again(self) -> None:
-        super()._make_again()
         self._look_at_queries()
 
     def origin(self) -> str:

@@ -59,6 +59,7 @@ class SelfInfluenceCalculator(Described, ABC):
         self._kernels: dict[tuple, Kernel] = {}
 
     def _make_again(self) -> None:
+        super()._make_again()
         self._kernels = {}
 
     @abstractmethod

@@ -90,7 +90,7 @@ def dense_curvature(
         for item in data.items(engine):
             part = _of_batch(engine, kind, item)
             # Sums over many batches are in float64; each batch is computed in the model's dtype.
-            total = np.add(total, part, out=total) if ids else total + part
+            total = np.add(total, part, out=total) if ids else part.astype(np.float64)
             ids.append(item.ids)
         return {(): PlainSum(_assembled(engine, kind, total))}, np.concatenate(ids)
 

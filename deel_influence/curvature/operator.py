@@ -15,10 +15,11 @@ from ..gradients.engine import GradientEngine
 from ..linalg.linear_operator import BlockDiagonalOperator, LinearOperator
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch
+from ..utils.datasets import Item
 from ..utils.devices import check_device
 from ..utils.kernels import Kernel
 from ..utils.running import call
-from .data import CurvatureData, Item
+from .data import CurvatureData
 from .frozen import FrozenPart
 
 Product = Callable[

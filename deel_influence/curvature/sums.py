@@ -233,6 +233,12 @@ class PartialFit:
                 )
                 raise ValueError(message)
             totals, ids = compute(self._data)
+            if len(np.unique(ids)) < len(ids):
+                message = (
+                    "Argument `id_fn` must give every example an id of its own. Received: "
+                    f"{len(ids) - len(np.unique(ids))} of {len(ids)} that come twice."
+                )
+                raise ValueError(message)
             raise StageReachedError(FitSums(stage, origin, np.sort(ids), totals))
         part = self._given[self._next]
         self._next += 1
@@ -264,5 +270,7 @@ def total_over(
     """
     if isinstance(data, PartialFit):
         return data.total(stage, compute)
-    totals, ids = compute(Pass(data, "train_dataset", stage, verbose=verbose, in_order=False))
+    totals, ids = compute(
+        Pass(data, "train_dataset", stage, verbose=verbose, in_order=False, ahead=True)
+    )
     return totals, len(ids)

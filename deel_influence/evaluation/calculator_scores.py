@@ -237,14 +237,11 @@ def _looks_like_one(value: Any) -> bool:
 
 
 def _answers(calculator: Any) -> frozenset[str]:
-    """Return what a calculator answers; one from elsewhere tells by its methods."""
-    known = getattr(calculator, "answers", None)
-    if known is not None:
-        return known
+    """Return what a calculator says that it answers, and what its methods show."""
     has = {kind for kind, name in _METHODS.items() if hasattr(calculator, name)}
     if described.LOSS_CHANGE in has and _needs_more(calculator.predict_loss_change, 2):
         has.discard(described.LOSS_CHANGE)
-    return frozenset(has)
+    return getattr(calculator, "answers", frozenset()) | has
 
 
 _METHODS = {
@@ -315,8 +312,8 @@ def _changes(calculator: Any, questions: Questions) -> dict[str, np.ndarray] | N
         message = f"{type(calculator).__name__} predicts no change of a loss: scores have no unit"
         raise _CannotAnswerError(message)
     predict, data = calculator.predict_loss_change, (questions.queries, questions.train_set)
-    if not isinstance(calculator, described.Described):
-        # One from elsewhere knows of examples; the change for a group is then a sum.
+    if "groups" not in inspect.signature(predict).parameters:
+        # One from elsewhere may know of examples only; the change for a group is then a sum.
         single = np.asarray(predict(*data, verbose=0))
         return {name: sums_of_removed(single, kept) for name, kept in questions.removals.items()}
     # A group may be more than the sum of its members, to those who look at groups.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any
 
 import keras
@@ -15,6 +15,7 @@ from ..errors import BatchError, DeelInfluenceError, UnsupportedModelError
 from ..model.influence_model import BaseInfluenceModel
 from ..model.selection import check_watched
 from ..types import Batch
+from ..utils.arguments import is_plain
 from ..utils.datasets import OrderGuard, batch_size_of
 from ..utils.derivatives import derivatives_checked
 from ..utils.kernels import Kernel
@@ -76,7 +77,7 @@ class GradientEngine:
         return self.plan.fallback_variables
 
     @property
-    def is_settled(self) -> bool:
+    def is_final(self) -> bool:
         """Whether no batch will change the plan any more."""
         return self._probes_left == 0
 
@@ -94,7 +95,7 @@ class GradientEngine:
             If the model does not run on single examples, or has lost a watched weight.
         """
         check_watched(self.model.model, self.model.weights)
-        if self.is_settled or (self.prepared and batch_size_of(batch) < 2):
+        if self.is_final or (self.prepared and batch_size_of(batch) < 2):
             return
         with derivatives_checked(), _refusals_explained(self.model, batch):
             plan = settle(self.plan, batch)
@@ -194,25 +195,35 @@ def _code(function: Any) -> Any:
     return getattr(function, "__code__", function)
 
 
-def _same_values(one: Any, other: Any) -> bool:
+def _same_values(one: Any, other: Any, seen: frozenset[int] = frozenset()) -> bool:
     """Tell whether two functions of the same code take the same values from around them."""
-    return all(itertools.starmap(_is_same, zip(_around(one), _around(other), strict=True)))
+    seen |= {id(one)}
+    pairs = zip(_around(one), _around(other), strict=True)
+    return all(_is_same(mine, theirs, seen) for mine, theirs in pairs)
 
 
 def _around(function: Any) -> tuple:
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    cells = [_content(cell) for cell in getattr(function, "__closure__", None) or ()]
     defaults = getattr(function, "__defaults__", None) or ()
     return (getattr(function, "__self__", None), *cells, *defaults)
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    if one is other:
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+def _is_same(one: Any, other: Any, seen: frozenset[int]) -> bool:
+    """Compare values by identity and, where that is a matter of their content, by equality."""
+    if one is other or id(one) in seen:
         return True
     if type(one) is not type(other):
         return False
     if isinstance(one, FunctionType):
-        return _code(one) is _code(other) and _same_values(one, other)
-    return isinstance(one, Hashable) and bool(one == other)
+        return _code(one) is _code(other) and _same_values(one, other, seen)
+    return (is_plain(one) or dataclasses.is_dataclass(one)) and bool(one == other)
 
 
 @contextmanager

@@ -36,6 +36,8 @@ class Pass:
     in_order
         Whether the order has to be the same on every pass, because positions are ids. A fit, in
         which examples only add up, does not ask for it.
+    ahead
+        Whether batches are prepared while others are computed, where the dataset does not do it.
     """
 
     dataset: tf.data.Dataset
@@ -45,6 +47,7 @@ class Pass:
     device: str | None = None
     verbose: str | int = 0
     in_order: bool = True
+    ahead: bool = False
 
     def checked(self, engine: GradientEngine, opened: bool = False) -> Pass:
         """Refuse what cannot be gone over, and return the pass.
@@ -54,13 +57,14 @@ class Pass:
         engine
             The engine of the model that the examples are for.
         opened
-            Whether the dataset is opened, if it was not before, to find out whether its order
-            changes. A pass finds it out too, but in a lazy dataset only when that is gone over.
+            Whether the dataset is opened, unless its order was confirmed before, to find out
+            whether it changes. A pass by positions finds that out too: at its first batch, which
+            for a lazy result is when that is gone over.
 
         Raises
         ------
         DeelInfluenceError
-            If the dataset is not batched, never ends, or changes its order from pass to pass.
+            If the dataset is not batched, never ends or, with ``opened``, changes its order.
         ValueError
             If the device or `verbose` is none.
         """
@@ -97,7 +101,8 @@ class Pass:
 
     def _settled(self, engines: tuple[GradientEngine, ...]) -> Iterator[Item]:
         """Let the first batches settle the plans before any batch is yielded."""
-        items = numbered_items(self.dataset, self.id_fn, self.argument)
+        data = self.dataset.prefetch(tf.data.AUTOTUNE) if self.ahead else self.dataset
+        items = numbered_items(data, self.id_fn, self.argument)
         held = []
         for item in items:
             if item.index == 0:
@@ -106,7 +111,7 @@ class Pass:
             check_finite_inputs(item)
             for engine in engines:
                 engine.prepare(item.batch)
-            if len(held) == MAX_PROBES or all(engine.is_settled for engine in engines):
+            if len(held) == MAX_PROBES or all(engine.is_final for engine in engines):
                 break
         yield from held
         yield from items

@@ -12,6 +12,7 @@ from ..linalg.arnoldi import arnoldi
 from ..linalg.checks import check_count
 from ..linalg.low_rank import LowRank
 from ..model.influence_model import BaseInfluenceModel
+from ..utils.arguments import settings_in
 from .low_rank import LowRankIHVP
 
 
@@ -76,6 +77,7 @@ class ArnoldiIHVP(LowRankIHVP):
         n_samples_for_hessian: int | None = None,
         seed: int | None = None,
     ) -> None:
+        config = settings_in(locals())
         if check_count("k_largest_eig_vals", k_largest_eig_vals) > subspace_dim:
             message = (
                 "Argument `k_largest_eig_vals` must not exceed `subspace_dim`. Received: "
@@ -83,7 +85,7 @@ class ArnoldiIHVP(LowRankIHVP):
             )
             raise ValueError(message)
         check_count("subspace_dim", subspace_dim)
-        super().__init__(model, train_dataset)
+        super().__init__(model, train_dataset, config)
 
     @property
     def projects(self) -> bool:

@@ -10,6 +10,7 @@ from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.neumann import preconditioned_neumann
 from ..linalg.result import SolveResult
 from ..model.influence_model import BaseInfluenceModel
+from ..utils.arguments import settings_in
 from .preconditioned import PreconditionedIHVP
 
 SOLVERS = ("neumann", "cg")
@@ -80,10 +81,11 @@ class AstraIHVP(PreconditionedIHVP):
         seed: int | None = None,
         on_failure: str = "warn",
     ) -> None:
+        config = settings_in(locals())
         if solver not in SOLVERS:
             message = f"Argument `solver` must be one of {SOLVERS}. Received: {solver!r}."
             raise ValueError(message)
-        super().__init__(model, train_dataset)
+        super().__init__(model, train_dataset, config)
 
     @property
     def preconditioner_name(self) -> str:

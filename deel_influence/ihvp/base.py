@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..errors import SavedCurvatureError
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass
+from ..gradients.rows import rows_kernel
 from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..utils.datasets import (
@@ -30,19 +32,18 @@ from ..utils.files import npz_path
 from ..utils.portable import SharedDataset
 from ..utils.running import run
 from .damping import AUTO, damping_vector, resolve_damping
-from .parts import FitOfParts
+from .parts import SETTINGS_OF_THE_FINISH, FitOfParts
 from .persistence import REGISTERED, STRATEGY, loaded, unpickled
-from .settings import HasSettings
 
 
-class InverseHessianVectorProduct(FitOfParts, HasSettings, ABC):
+class InverseHessianVectorProduct(FitOfParts, ABC):
     """Products with ``H⁻¹`` and ``H``, for whole batches of vectors; rows are vectors.
 
     A strategy is one subclass with two hooks, `_solve` and `_multiply`. One that can score
     without materialising gradients overrides `self_influence` too, and `query_factors`, `scores`
-    and `products` where the queries have a form of their own. The arguments that the constructor
-    is called with are its settings, in `config`; what a fit learned is in `_state`, and taken back
-    in `_restore`. That makes `with_dataset`, `save` and `load` work.
+    and `products` where the queries have a form of their own. One that is fitted keeps its
+    settings in `config` and what it learned in `_state`, and takes both back in `_restore`; that
+    makes `with_dataset`, `save` and `load` work.
 
     Parameters
     ----------
@@ -52,8 +53,8 @@ class InverseHessianVectorProduct(FitOfParts, HasSettings, ABC):
         The batched training set, over which the curvature is taken; None where the strategy
         needs none.
     config
-        Settings in place of those that the constructor was called with, where it reads an argument
-        in a form of its own; values that JSON can hold.
+        The other arguments that the strategy was made with, by name, see `settings_in`; values
+        that JSON can hold.
 
     Attributes
     ----------
@@ -94,7 +95,7 @@ class InverseHessianVectorProduct(FitOfParts, HasSettings, ABC):
         self.model = model
         self.train_dataset = train_dataset
         self.engine = GradientEngine.of(model)
-        self.config.update({key: _plain(value) for key, value in (config or {}).items()})
+        self.config = dict(config or {})
         self.seed_was_drawn = self.config.get("seed", 0) is None
         if self.seed_was_drawn:
             # A seed of its own, so that copies and loaded strategies draw the same. From NumPy's
@@ -103,7 +104,7 @@ class InverseHessianVectorProduct(FitOfParts, HasSettings, ABC):
             self.config["seed"] = 0 if several else int(np.random.randint(2**31 - 1))
         self._model_fingerprint = model_fingerprint(model)
         if self._parts is not None:
-            settings = {n: value for n, value in self.config.items() if n != "verbose"}
+            settings = {n: v for n, v in self.config.items() if n not in SETTINGS_OF_THE_FINISH}
             self._parts.origin = [type(self).__name__, settings, self._model_fingerprint]
         self._num_train_examples: int | None = None
 
@@ -122,6 +123,11 @@ class InverseHessianVectorProduct(FitOfParts, HasSettings, ABC):
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:  # noqa: B027 - nothing to do
         """Take back what `_state` returned, in place of a fit. May be overridden."""
 
+    @classmethod
+    def accepted_settings(cls) -> set[str]:
+        """Return the names of the arguments that the strategy takes."""
+        return set(inspect.signature(cls.__init__).parameters) - {"self"}
+
     @property
     def num_train_examples(self) -> int | None:
         """The number n of examples in the training set of the fit; None where there was none.
@@ -136,6 +142,10 @@ class InverseHessianVectorProduct(FitOfParts, HasSettings, ABC):
         """Remember how many examples a pass of the fit had, if it had them all."""
         if self.config.get("n_samples_for_hessian") is None:
             self._num_train_examples = num_examples
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, beside model and data, that make such a strategy again."""
+        return dict(self.config)
 
     def with_dataset(self, dataset: tf.data.Dataset) -> InverseHessianVectorProduct:
         """Return a strategy with all the settings of this one, fitted on other data."""
@@ -366,12 +376,9 @@ class InverseHessianVectorProduct(FitOfParts, HasSettings, ABC):
         if not use_gradient:
             vectors = (tf.nest.flatten(batch)[0] for batch, _ in numbered_batches(group))
             return tf.concat([apply(self._checked(rows)) for rows in vectors], axis=0)
-        # The kernel lives as long as the model: it must not hold the strategy.
-        results, engine = [], self.engine
-        for item in Pass(group, "group", in_order=False).items(engine):
-            kernel = engine.kernel("rows", lambda b: engine.gradients(b).materialize())
-            results.append(apply(run(kernel, item, (item.batch,), axis=0)))
-        return tf.concat(results, axis=0)
+        items = Pass(group, "group", in_order=False).items(self.engine)
+        rows = (run(rows_kernel(self.engine), item, (item.batch,), axis=0) for item in items)
+        return tf.concat([apply(part) for part in rows], axis=0)
 
     def _checked(self, vectors: tf.Tensor) -> tf.Tensor:
         vectors = tf.cast(tf.convert_to_tensor(vectors), self.model.dtype)
@@ -382,8 +389,3 @@ class InverseHessianVectorProduct(FitOfParts, HasSettings, ABC):
             )
             raise ValueError(message)
         return vectors
-
-
-def _plain(value: Any) -> Any:
-    """Turn NumPy numbers into those of Python, which JSON can hold."""
-    return value.item() if isinstance(value, np.generic) else value

@@ -9,6 +9,7 @@ import tensorflow as tf
 from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.result import SolveResult
 from ..model.influence_model import BaseInfluenceModel
+from ..utils.arguments import settings_in
 from .preconditioned import PreconditionedIHVP
 from .preconditioning import check_preconditioner
 
@@ -96,10 +97,11 @@ class ConjugateGradientDescentIHVP(PreconditionedIHVP):
         seed: int | None = None,
         on_failure: str = "warn",
     ) -> None:
+        config = settings_in(locals())
         if train_dataset is None and isinstance(extractor_layer, tf.data.Dataset):
             train_dataset = extractor_layer
         check_preconditioner(preconditioner)
-        super().__init__(model, train_dataset)
+        super().__init__(model, train_dataset, config)
 
     def _iterate(self, vectors: tf.Tensor) -> SolveResult:
         return conjugate_gradients(

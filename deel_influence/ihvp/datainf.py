@@ -13,6 +13,7 @@ from ..gradients.batch_gradients import BatchGradients, join_columns, take_colum
 from ..gradients.engine import GradientEngine
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch
+from ..utils.arguments import settings_in
 from ..utils.running import call, run
 from .base import InverseHessianVectorProduct
 from .damping import AUTO_SHARE, check_damping, damping_vector, resolve_damping
@@ -65,8 +66,10 @@ class DataInfIHVP(InverseHessianVectorProduct):
         n_samples_for_hessian: int | None = None,
         seed: int | None = None,
     ) -> None:
+        config = settings_in(locals())
         check_influence_model(model)
-        super().__init__(model, train_dataset, {"damping": check_damping(damping, model.layout)})
+        config["damping"] = check_damping(damping, model.layout)
+        super().__init__(model, train_dataset, config)
         self._data = CurvatureData(model, self._fit_dataset(), with_features=False)
         self.damping_values = resolve_damping(
             self.config["damping"], model.layout, self._mean_squares

@@ -14,6 +14,7 @@ from ..curvature.flat import check_curved
 from ..errors import CurvatureWarning
 from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
+from ..utils.arguments import settings_in
 from .base import InverseHessianVectorProduct
 from .damping import (
     AUTO,
@@ -112,9 +113,11 @@ class ExactIHVP(InverseHessianVectorProduct):
         seed: int | None = None,
         verbose: str | int = "auto",
     ) -> None:
+        config = settings_in(locals())
         check_influence_model(model)
-        checked = {"damping": check_damping(damping, model.layout), "rcond": _checked_rcond(rcond)}
-        super().__init__(model, train_dataset, checked)
+        config["damping"] = check_damping(damping, model.layout)
+        config["rcond"] = _checked_rcond(rcond)
+        super().__init__(model, train_dataset, config)
         if train_hessian is not None:
             check_dense_memory(model)
             self._fit(_checked_matrix(train_hessian, model.nb_params), None)

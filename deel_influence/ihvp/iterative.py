@@ -54,19 +54,18 @@ class IterativeIHVP(OperatorIHVP):
         self,
         model: BaseInfluenceModel,
         train_dataset: tf.data.Dataset | None,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any],
     ) -> None:
-        given = {**self.config, **(config or {})}
-        if given["on_failure"] not in ON_FAILURE:
+        if config["on_failure"] not in ON_FAILURE:
             message = (
                 f"Argument `on_failure` must be one of {ON_FAILURE}. "
-                f"Received: {given['on_failure']!r}."
+                f"Received: {config['on_failure']!r}."
             )
             raise ValueError(message)
-        if given["tolerance"] is not None:
-            check_positive("tolerance", given["tolerance"])
-        if given["n_opt_iters"] is not None:
-            check_count("n_opt_iters", given["n_opt_iters"])
+        if config["tolerance"] is not None:
+            check_positive("tolerance", config["tolerance"])
+        if config["n_opt_iters"] is not None:
+            check_count("n_opt_iters", config["n_opt_iters"])
         super().__init__(model, train_dataset, config)
 
     @property

@@ -19,6 +19,7 @@ from ..gradients.batch_gradients import BatchGradients
 from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
 from ..model.parameters import ParameterLayout
+from ..utils.arguments import settings_in
 from ..utils.datasets import check_dataset
 from ..utils.kernels import Kernel
 from ..utils.progress import check_verbose
@@ -55,10 +56,12 @@ class KroneckerIHVP(InverseHessianVectorProduct):
         seed: int | None = None,
         verbose: str | int = "auto",
     ) -> None:
+        config = settings_in(locals())
         _check_choice("fisher", fisher, FISHERS)
         _check_choice("approximation", approximation, APPROXIMATIONS)
         check_verbose(verbose)
-        super().__init__(model, train_dataset, {"query_rank": _checked_rank(query_rank)})
+        config["query_rank"] = _checked_rank(query_rank)
+        super().__init__(model, train_dataset, config)
         checked = check_damping(damping, model.layout)
         self.config["damping"] = list(checked) if isinstance(checked, tuple) else checked
         drawn = int(np.random.default_rng(self.config["seed"]).integers(2**31))

@@ -9,6 +9,7 @@ import tensorflow as tf
 from ..linalg.lissa import lissa
 from ..linalg.result import SolveResult
 from ..model.influence_model import BaseInfluenceModel
+from ..utils.arguments import settings_in
 from .iterative import IterativeIHVP
 
 
@@ -90,9 +91,10 @@ class LissaIHVP(IterativeIHVP):
         seed: int | None = None,
         on_failure: str = "warn",
     ) -> None:
+        config = settings_in(locals())
         if train_dataset is None and isinstance(extractor_layer, tf.data.Dataset):
             train_dataset = extractor_layer
-        super().__init__(model, train_dataset)
+        super().__init__(model, train_dataset, config)
 
     def _iterate(self, vectors: tf.Tensor) -> SolveResult:
         return lissa(

@@ -23,6 +23,7 @@ from ..gradients.projections.registry import (
 )
 from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
+from ..utils.arguments import settings_in
 from ..utils.progress import check_verbose
 from .base import InverseHessianVectorProduct
 from .damping import AUTO_SHARE, check_damping, damping_vector, resolve_damping
@@ -108,12 +109,13 @@ class LoGraIHVP(InverseHessianVectorProduct):
         seed: int | None = None,
         verbose: str | int = "auto",
     ) -> None:
+        config = settings_in(locals())
         check_influence_model(model)
         given = projection.get_config() if isinstance(projection, Projection) else projection
         check_verbose(verbose)
         _check_fisher(fisher)
-        checked = {"projection": given, "damping": check_damping(damping, model.layout)}
-        super().__init__(model, train_dataset, checked)
+        config.update(projection=given, damping=check_damping(damping, model.layout))
+        super().__init__(model, train_dataset, config)
         self.projection = self._resolved(projection)
         if isinstance(given, str):
             # As the kind reads it: plain numbers, which JSON can hold.

@@ -14,6 +14,7 @@ from ..linalg.checks import check_count
 from ..linalg.low_rank import LowRank
 from ..linalg.nystrom import nystrom
 from ..model.influence_model import BaseInfluenceModel
+from ..utils.arguments import settings_in
 from .low_rank import LowRankIHVP
 
 
@@ -74,9 +75,10 @@ class NystromIHVP(LowRankIHVP):
         n_samples_for_hessian: int | None = None,
         seed: int | None = None,
     ) -> None:
+        config = settings_in(locals())
         check_count("rank", rank)
         check_count("oversampling", oversampling, 0)
-        super().__init__(model, train_dataset)
+        super().__init__(model, train_dataset, config)
 
     def _find_diagonal(self) -> np.ndarray:
         # What a regulariser adds to the diagonal is known exactly: a sketch of it, as of any

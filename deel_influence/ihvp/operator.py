@@ -42,7 +42,7 @@ class OperatorIHVP(InverseHessianVectorProduct):
         self,
         model: BaseInfluenceModel,
         train_dataset: tf.data.Dataset | None,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any],
     ) -> None:
         super().__init__(model, train_dataset, config)
         if train_dataset is None:

@@ -12,6 +12,9 @@ from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
 from ..types import IdFunction
 
+SETTINGS_OF_THE_FINISH = ("damping", "query_rank", "rcond", "regularizer", "verbose")
+"""Settings that the sums of a fit do not depend on: what is made of them may be tried out."""
+
 
 class FitOfParts:
     """What strategies that add up over the examples offer for training sets in shards."""
@@ -47,6 +50,7 @@ class FitOfParts:
             set, on which random draws depend. None takes the positions.
         **settings
             Other arguments of the constructor, the same for all parts. The seed is 0 if not given.
+            Damping, for one, matters to `finish` alone.
 
         Raises
         ------
@@ -54,7 +58,7 @@ class FitOfParts:
             If the strategy has no such fit, or no stage is left.
         """
         verbose = settings.get("verbose", 0)
-        data = Pass(shard, "shard", "Fit", id_fn, verbose=verbose, in_order=False)
+        data = Pass(shard, "shard", "Fit", id_fn, verbose=verbose, in_order=False, ahead=True)
         try:
             cls._of_parts(model, PartialFit(given, data), settings)
         except StageReachedError as reached:

@@ -19,6 +19,7 @@ from ..linalg.low_rank import LowRank
 from ..linalg.orthogonal import rounding
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
+from ..utils.arguments import settings_in
 from ..utils.memory import available_bytes, human_bytes
 from ..utils.running import call
 from .damping import automatic_damping
@@ -78,9 +79,10 @@ class WoodburyIHVP(LowRankIHVP):
         n_samples_for_hessian: int | None = None,
         seed: int | None = None,
     ) -> None:
+        config = settings_in(locals())
         if rank is not None:
             check_count("rank", rank)
-        super().__init__(model, train_dataset)
+        super().__init__(model, train_dataset, config)
 
     @property
     def curvature(self) -> str:

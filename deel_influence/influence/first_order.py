@@ -233,7 +233,7 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
     ) -> tf.Tensor:
         """Return the sum over a dataset of what a hook gives for a batch, shape ``(1, p)``."""
         check_dataset(group, argument, self.model.input_rank)
-        return self._summed(Pass(group, argument, "Group"), hook)[None]
+        return self._summed(Pass(group, argument, "Group", in_order=False), hook)[None]
 
     def _summed_gradients(self, batch: Batch) -> tf.Tensor:
         return self.model.batch_gradient_tensor(batch)

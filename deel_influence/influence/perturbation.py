@@ -10,14 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from ..calculators.blocks import order_like
-from ..calculators.described import Described
+from ..calculators.described import Measured
 from ..calculators.queries import Queries, query_chunks
 from ..calculators.scores import Scores
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass, query_and_train_passes
+from ..gradients.rows import rows_kernel
 from ..ihvp.registry import resolve_ihvp
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
-from ..model.measurements import Measurement, measured_model
+from ..model.measurements import Measurement
 from ..types import IdFunction
 from ..utils.datasets import Item, check_dataset, count_examples
 from ..utils.running import run
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 REDUCTIONS = ("mean", "sum", "mean_absolute")
 
 
-class PerturbationInfluenceCalculator(Described):
+class PerturbationInfluenceCalculator(Measured):
     """Influence of moving the inputs of a training example, equation 5 of [1]_.
 
     For training example z_i = (x_i, y_i) and query z it is ::
@@ -89,7 +90,8 @@ class PerturbationInfluenceCalculator(Described):
         check_dataset(dataset, "dataset", model.input_rank)
         self.model = model
         self.engine = GradientEngine.of(model)
-        self.query_engine = GradientEngine.of(measured_model(model, measurement))
+        self.measurement = measurement
+        self._look_at_queries()
         self.train_dataset = dataset
         self.derivatives = MixedDerivatives(choose_perturbed(model, dataset, input_name, layer))
         self.ihvp_calculator = resolve_ihvp(
@@ -163,7 +165,7 @@ class PerturbationInfluenceCalculator(Described):
         # Without ids in the result, an example is known by its position alone.
         ordered_by = id_fn if return_ids else None
         asked = (dataset_to_evaluate, train_set, ordered_by, device, verbose)
-        query_and_train_passes(self.engine, *asked)
+        query_and_train_passes(self.engine, *asked, opened=True)
         rows, query_ids, train_ids = [], [], None
         for ids, blocks in self._passes(dataset_to_evaluate, train_set, id_fn, device, verbose):
             values, found = _joined(list(blocks), train_ids)
@@ -195,7 +197,7 @@ class PerturbationInfluenceCalculator(Described):
         Array ``(n, *x.shape)``, or a dict of such arrays by name. ``train_set`` must keep its order
         from pass to pass, whatever ``id_fn`` is.
         """
-        Pass(train_set).checked(self.engine)
+        Pass(train_set).checked(self.engine, opened=True)
         blocks = self._total_blocks(dataset_to_evaluate, train_set, id_fn, device, verbose)
         values = join_values([block.values for block in blocks], axis=1)
         return tf.nest.map_structure(lambda part: part[0], values)
@@ -266,7 +268,7 @@ class PerturbationInfluenceCalculator(Described):
             message = f"Argument `reduction` must be one of {REDUCTIONS}. Received: {reduction!r}."
             raise ValueError(message)
         if feature_names is None:  # only a data frame has the ids of its rows
-            Pass(dataset_to_evaluate, "dataset_to_evaluate").checked(self.engine)
+            Pass(dataset_to_evaluate, "dataset_to_evaluate").checked(self.engine, opened=True)
         rows, query_ids = [], []
         for ids, blocks in self._passes(dataset_to_evaluate, train_set, id_fn, device, verbose):
             total = np.zeros(())
@@ -312,7 +314,9 @@ class PerturbationInfluenceCalculator(Described):
         ValueError
             If the shifts have another shape.
         """
-        query_and_train_passes(self.engine, dataset_to_evaluate, train_set, None, device, verbose)
+        query_and_train_passes(
+            self.engine, dataset_to_evaluate, train_set, None, device, verbose, opened=True
+        )
         shifts, num_examples = np.asarray(shifts), count_examples(train_set)
         rows = []
         for _, blocks in self._passes(dataset_to_evaluate, train_set, id_fn, device, verbose):
@@ -358,8 +362,7 @@ class PerturbationInfluenceCalculator(Described):
         """Yield each batch of queries with ``H⁻¹ g(z)``, shape ``(b, p)``."""
         engine = self.query_engine
         for item in queries.items(engine):
-            kernel = engine.kernel("query_rows", lambda b: engine.gradients(b).materialize())
-            rows = run(kernel, item, (item.batch,), queries.device, axis=0)
+            rows = run(rows_kernel(engine), item, (item.batch,), queries.device, axis=0)
             yield item, self.ihvp_calculator.solve(rows)
 
     def _total_blocks(self, *asked: Any) -> Iterator[PerturbationBlock]:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..calculators.described import GROUPS, LOSS_CHANGE, PAIRS, Described
+from ..calculators.described import GROUPS, LOSS_CHANGE, PAIRS, Measured
 from ..calculators.group import BaseGroupInfluenceCalculator
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass, query_and_train_passes
 from ..ihvp.registry import resolve_ihvp
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
-from ..model.measurements import Measurement, measured_model
+from ..model.measurements import Measurement
 from ..types import Batch, IdFunction
 from ..utils.datasets import check_dataset, count_examples
 from ..utils.running import run
@@ -28,7 +28,7 @@ from .training_set import size_of_training_set
 CURVATURES = ("hessian", "gauss_newton")
 
 
-class SecondOrderInfluenceCalculator(Described, BaseGroupInfluenceCalculator):
+class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
     """Influence of groups, the interactions between their members included [1]_.
 
     Without a group U of u = q·n examples, training minimises the mean over the n - u others plus
@@ -94,9 +94,9 @@ class SecondOrderInfluenceCalculator(Described, BaseGroupInfluenceCalculator):
             message = f"Argument `curvature` must be one of {CURVATURES}. Received: {curvature!r}."
             raise ValueError(message)
         self.model = model
-        self.query_model = measured_model(model, measurement)
+        self.measurement = measurement
         self.engine = GradientEngine.of(model)
-        self.query_engine = GradientEngine.of(self.query_model)
+        self._look_at_queries()
         self.train_dataset = dataset
         self.curvature = curvature
         self.ihvp_calculator = resolve_ihvp(

@@ -158,7 +158,13 @@ def attack(
     check_influence_model(model)
     _check_settings(step_size, max_steps, ihvp_calculator)
     query_and_train_passes(
-        GradientEngine.of(model), dataset_to_evaluate, train_set, id_fn, device, verbose
+        GradientEngine.of(model),
+        dataset_to_evaluate,
+        train_set,
+        id_fn,
+        device,
+        verbose,
+        opened=True,
     )
     chosen = ReplacedExamples(model, train_set, ids, input_name, id_fn)
     box = Box(chosen.originals, radius, bounds, num_levels)

@@ -92,23 +92,25 @@ class OrderGuard:
     """Refuse datasets whose first batch differs from pass to pass.
 
     What the first batch was is remembered, at the cost of reading a few thousand numbers of it. A
-    dataset that no pass has gone over yet is opened for it.
+    dataset that was not read before is opened once more for it.
     """
 
     def __init__(self) -> None:
         self._first_batches: weakref.WeakKeyDictionary[tf.data.Dataset, list[bytes]] = (
             weakref.WeakKeyDictionary()
         )
+        # Those whose first batch was the same twice.
+        self._confirmed: weakref.WeakSet[tf.data.Dataset] = weakref.WeakSet()
 
     def check(self, dataset: tf.data.Dataset, argument: str) -> None:
-        """Open a dataset that was not seen before, twice.
+        """Open a dataset, twice if nothing has read it, unless its order was confirmed before.
 
         Raises
         ------
         DatasetOrderError
             If positions in the dataset identify nothing.
         """
-        if dataset not in self._first_batches:
+        if dataset not in self._confirmed:
             self.compare(dataset, _first_batch(dataset), argument)
 
     def compare(self, dataset: tf.data.Dataset, first_batch: Batch, argument: str) -> None:
@@ -121,9 +123,10 @@ class OrderGuard:
         """
         before = self._first_batches.get(dataset)
         if before is None:
-            before = _fingerprint(_first_batch(dataset))
-        if before == _fingerprint(first_batch):
+            before = fingerprint(_first_batch(dataset))
+        if before == fingerprint(first_batch):
             self._first_batches[dataset] = before
+            self._confirmed.add(dataset)
             return
         message = (
             f"Argument `{argument}` must yield its examples in the same order on every pass, "
@@ -134,8 +137,8 @@ class OrderGuard:
         raise DatasetOrderError(message)
 
     def note(self, dataset: tf.data.Dataset, first_batch: Batch) -> None:
-        """Remember the first batch of a pass for which the order does not matter."""
-        self._first_batches.setdefault(dataset, _fingerprint(first_batch))
+        """Remember the first batch of a pass in which the order does not matter."""
+        self._first_batches.setdefault(dataset, fingerprint(first_batch))
 
 
 def check_fixed_order(dataset: tf.data.Dataset, argument: str = "dataset") -> None:
@@ -294,7 +297,7 @@ def _first_batch(dataset: tf.data.Dataset) -> Batch | None:
     return next((batch for batch in dataset if batch_size_of(batch)), None)
 
 
-def _fingerprint(batch: Batch | None) -> list[bytes]:
+def fingerprint(batch: Batch | None) -> list[bytes]:
     """Return some thousand numbers, spread evenly over each tensor of a batch, as bytes."""
     if batch is None:
         return []

@@ -81,7 +81,7 @@ class Kernel:
         """Run the compiled function, and tell whether the result and some arguments are finite.
 
         The sums of their numbers are what is looked at, so that False may be the overflow of a
-        sum. Of this form and the other one each is compiled for itself.
+        sum. A call and a checked call are compiled apart.
 
         Parameters
         ----------

@@ -42,7 +42,7 @@ def run(
     """
     if not kernel.is_compiled:  # Python code may fail in its own way where there is NaN
         check_finite_inputs(item)
-    # The batch: what else is handed over was looked at where it was computed.
+    # The batch; what else is handed over shows in the result.
     places = tuple(i for i, argument in enumerate(arguments) if argument is item.batch)
     with _named(item):
         values, finite = kernel.checked(*arguments, device=device, looked_at=places)

@@ -12,10 +12,16 @@ import tensorflow as tf
 from deel_influence.calculators import InfluenceBlock, SelfInfluenceCalculator
 from deel_influence.errors import DatasetOrderError, DataSourceError, SavedCurvatureError
 from deel_influence.gradients import GradientEngine
-from deel_influence.ihvp import EKFACIHVP, ExactIHVP
+from deel_influence.ihvp import (
+    EKFACIHVP,
+    ConjugateGradientDescentIHVP,
+    ExactIHVP,
+    IdentityIHVP,
+)
 from deel_influence.influence import (
     FirstOrderInfluenceCalculator,
     NewtonStepInfluenceCalculator,
+    PerturbationInfluenceCalculator,
     SecondOrderInfluenceCalculator,
 )
 from deel_influence.model import BaseInfluenceModel, InfluenceModel
@@ -118,6 +124,52 @@ def test_a_method_without_a_fit_is_saved_too(tmp_path):
     wrapped.model.weights[0].assign_add(wrapped.model.weights[0])
     with pytest.raises(DataSourceError, match="weights"):
         GradientCosine.load(path, wrapped)
+
+
+def test_a_fit_on_a_sample_is_saved_with_its_sample(tmp_path):
+    wrapped = model()
+    calculator = FirstOrderInfluenceCalculator(
+        wrapped, TRAIN, "ekfac", n_samples_for_hessian=10, seed=0
+    )
+    path = calculator.save(tmp_path / "calculator")
+    loaded = SelfInfluenceCalculator.load(path, wrapped, TRAIN)
+    assert loaded.ihvp_calculator.get_config()["n_samples_for_hessian"] == 10
+    expected = calculator.score(TRAIN, verbose=0).values
+    np.testing.assert_allclose(loaded.score(TRAIN, verbose=0).values, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [SecondOrderInfluenceCalculator, PerturbationInfluenceCalculator])
+def test_a_measurement_survives_a_pickle(kind):
+    wrapped = model()
+    calculator = kind(wrapped, TRAIN, IdentityIHVP(wrapped), measurement="margin")
+    other = pickle.loads(pickle.dumps(calculator))
+    assert other.query_model is not other.model
+    assert other.get_config() == calculator.get_config()
+
+
+def test_settings_of_a_method_that_hands_its_own_on_are_known():
+    class Named(FirstOrderInfluenceCalculator):
+        def __init__(self, model, dataset, **settings):
+            super().__init__(model, dataset, **settings)
+
+    class Strong(EKFACIHVP):
+        def __init__(self, model, train_dataset=None, strength=1.0):
+            super().__init__(model, train_dataset, damping=strength, seed=0, verbose=0)
+
+    wrapped = model()
+    strategy = Strong(wrapped, TRAIN, 0.3)
+    assert strategy.get_config()["damping"] == 0.3
+    calculator = Named(wrapped, TRAIN, ihvp_calculator=strategy, normalize="loss")
+    assert calculator.get_config()["normalize"] == "loss"
+    plain = Named(wrapped, TRAIN, ihvp_calculator="identity", normalize="loss")
+    assert plain.with_dataset(TRAIN).normalize == "loss"
+
+
+def test_settings_may_be_arrays():
+    wrapped = model()
+    damping = np.linspace(0.1, 0.2, len(wrapped.layout.blocks))
+    strategy = ConjugateGradientDescentIHVP(wrapped, train_dataset=TRAIN, damping=damping)
+    assert list(strategy.get_config()["damping"]) == damping.tolist()
 
 
 def test_damaged_files_and_other_kinds_are_refused_by_one_class(tmp_path):
@@ -243,6 +295,26 @@ def test_values_of_batches_do_not_depend_on_what_fits_in_memory(monkeypatch):
         np.testing.assert_allclose(np.concatenate(rows), expected, rtol=1e-5)
 
 
+def test_inputs_that_are_read_again_are_those_that_were_scored(monkeypatch):
+    x, y = arrays(N, 0)
+    count = iter(range(100))
+
+    def generate():
+        # The first batch stays, and the others change places.
+        rows = np.arange(N)
+        rows[8:] = np.roll(rows[8:], next(count))
+        for start in range(0, N, 8):
+            yield x[rows[start : start + 8]], y[rows[start : start + 8]]
+
+    signature = (tf.TensorSpec((None, 4), tf.float32), tf.TensorSpec((None,), tf.int64))
+    train = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    monkeypatch.setattr("deel_influence.calculators.blocks.bytes_to_hold", lambda: 900)
+    calculator = GradientCosine(model(), measurement="logit")
+    (_, scored), *_ = calculator.estimate_influence_values_in_batches(QUERIES, train)
+    with pytest.raises(DatasetOrderError, match="the same batches on every pass.*batch 1"):
+        list(scored)
+
+
 def blocks() -> list[InfluenceBlock]:
     values = np.arange(20.0).reshape(4, 5)
     rows, columns = np.array([7, 1, 3, 5]), np.array([20, 10, 50, 40, 30])
@@ -310,6 +382,28 @@ def test_a_kernel_is_not_mistaken_for_one_around_other_values():
         engine.kernel("k", lambda values: values)
 
 
+def test_kernels_around_tensors_and_themselves_are_told_apart():
+    engine = GradientEngine.of(model())
+    one, two = tf.constant([1.0, 2.0]), (np.ones(2), np.zeros(2))
+
+    def around(held):
+        def again(values):
+            return values if again is None else values * held[0]
+
+        return again
+
+    for held in (one, two):
+        first = engine.kernel("around", around(held))
+        assert engine.kernel("around", around(held)) is first
+
+
+def test_gradients_of_a_fit_and_of_a_product_are_one_kernel():
+    wrapped = model()
+    constant = TRAIN.map(lambda x, y: (x * [1.0, 1.0, 1.0, 0.0], y))
+    strategy = ExactIHVP(wrapped, constant, damping=0.0, curvature="gauss_newton", verbose=0)
+    assert strategy.compute_hvp(constant).shape == (N, wrapped.nb_params)
+
+
 def test_the_check_of_numbers_is_part_of_what_is_compiled():
     kernel = Kernel(lambda values: 1 / values)
     _, finite = kernel.checked(np.ones(3))
@@ -326,6 +420,24 @@ def test_a_dataset_that_changes_its_order_is_refused_in_its_first_pass():
     for _ in range(2):
         with pytest.raises(DatasetOrderError, match="same order on every pass"):
             calculator.score(shuffled, verbose=0)
+
+
+def test_what_a_fit_has_read_without_order_is_still_looked_at():
+    wrapped = model()
+    shuffled = TRAIN.unbatch().shuffle(N, seed=1).batch(8)
+    calculator = PerturbationInfluenceCalculator(wrapped, shuffled, "ekfac")
+    with pytest.raises(DatasetOrderError, match="same order on every pass"):
+        calculator.influence_tensor(QUERIES, shuffled, id_fn=lambda batch: batch[1])
+
+
+def test_a_group_may_come_in_any_order():
+    wrapped = model()
+    calculator = FirstOrderInfluenceCalculator(wrapped, TRAIN, IdentityIHVP(wrapped))
+    vector = calculator.compute_influence_vector_group(TRAIN)
+    shuffled = TRAIN.unbatch().shuffle(N, seed=1).batch(8)
+    np.testing.assert_allclose(
+        calculator.compute_influence_vector_group(shuffled), vector, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_hooks_that_run_as_python_are_named_by_their_names():

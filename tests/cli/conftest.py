@@ -16,7 +16,7 @@ NUM_EXAMPLES = 30
 NUM_CLASSES = 3
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run() -> Callable:
     """Run the command line in this process; give the result."""
     runner = CliRunner()

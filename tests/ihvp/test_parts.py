@@ -130,17 +130,29 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path):
     with pytest.raises(ValueError, match="Received: 1 of them; those of 'Eigenvalues' come next"):
         EKFACIHVP.finish(model, [merged], damping=0.1, seed=3)
     with pytest.raises(ValueError, match="or sums of another fit"):
-        EKFACIHVP.finish(model, [merged], damping=0.2, seed=3)
+        EKFACIHVP.finish(model, [merged], approximation="reduce", seed=3)
     with pytest.raises(ValueError, match="holds all stages of KFACIHVP"):
         KFACIHVP.sums(model, SHARDS[0], by_position[:1], damping=0.1)
     with pytest.raises(ValueError, match="Received: NystromIHVP"):
         NystromIHVP.sums(model, SHARDS[0], damping=0.1)
     with pytest.raises(ValueError, match="Received: `n_samples_for_hessian`"):
         ExactIHVP.sums(model, SHARDS[0], n_samples_for_hessian=3)
+    with pytest.raises(ValueError, match="`id_fn` must give every example an id of its own"):
+        ExactIHVP.sums(model, SHARDS[0], id_fn=lambda batch: 0 * batch[2])
     path = one.save(tmp_path / "part")
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(DataSourceError, match="part of a fit"):
         FitSums.load(path)
+
+
+def test_what_is_made_of_the_sums_may_be_tried_out():
+    model = wrapped()
+    sums = KFACIHVP.sums(model, examples(), id_fn=ids_of, seed=3)
+    for damping in (0.1, 0.5):
+        whole = KFACIHVP(model, examples(), damping=damping, seed=3, verbose=0)
+        vectors = np.ones((1, model.nb_params), "float32")
+        solved = KFACIHVP.finish(model, [sums], damping=damping, seed=3).solve(vectors)
+        np.testing.assert_allclose(solved, whole.solve(vectors), rtol=1e-5)
 
 
 SCORE = """
