@@ -46,7 +46,7 @@ OPTIONS = {"damping": 0.1, "seed": 0}
 STRATEGIES: list[tuple[type[InverseHessianVectorProduct], dict]] = [
     (IdentityIHVP, {}),
     (ExactIHVP, {"damping": 0.1, "curvature": "gauss_newton", "verbose": 0}),
-    (ExactIHVP, {"damping": 0.5, "verbose": 0}),
+    (ExactIHVP, {"damping": 1.0, "verbose": 0}),
     (ConjugateGradientDescentIHVP, {"curvature": "gauss_newton", **OPTIONS}),
     (ConjugateGradientDescentIHVP, {"curvature": "fisher", **OPTIONS}),
     (LissaIHVP, {"curvature": "gauss_newton", **OPTIONS}),
