@@ -300,12 +300,12 @@ def test_each_run_prints_a_line_on_request(finished, capsys):
     assert f"{results['exact'].runs[0].roc_auc:.4f}" in line
 
 
-def test_tensorboard_gets_the_areas_and_the_mean_curve(finished, monkeypatch):
-    results, folder, _ = finished
+def test_tensorboard_gets_the_areas_and_the_mean_curve(finished, tmp_path, monkeypatch):
+    results, _, _ = finished
     written = []
     monkeypatch.setattr(summaries, "require_tensorboard", lambda: None)
     monkeypatch.setattr(tf.summary, "scalar", lambda *args, step: written.append((*args, step)))
-    summaries.write_summaries(folder / "logs", {"exact": results["exact"]})
+    summaries.write_summaries(tmp_path / "logs", {"exact": results["exact"]})
     areas = [(value, step) for name, value, step in written if name == "roc_auc"]
     assert areas == [(run.roc_auc, run.seed) for run in results["exact"].runs]
     curve = [(value, step) for name, value, step in written if name != "roc_auc"]
