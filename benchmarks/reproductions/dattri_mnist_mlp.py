@@ -88,6 +88,13 @@ COSTLY = {
     **trak(50),
 }
 FEW = damped([1e-1, 1e-3])
+SPARSE = {
+    "kind": "half",
+    "models": 10,
+    "projection": "sjlt",
+    "projection_dim": 512,
+    "damping": "auto",
+}
 SINGLE = {
     **both("ekfac", "ekfac", FEW),
     **both("kfac", "kfac", FEW),
@@ -106,16 +113,7 @@ SINGLE = {
             "damping": "auto",
         },
     ),
-    "trak-10": entry(
-        "trak",
-        {
-            "kind": "half",
-            "models": 10,
-            "projection": "sjlt",
-            "projection_dim": 512,
-            "damping": "auto",
-        },
-    ),
+    "trak-10": entry("trak", SPARSE, *early([SPARSE])),
     "loss": entry("loss", {"models": 1}),
     "loss, early": entry("loss", {"models": 1, "epochs": EARLY}),
     "loss, 10 models of halves": entry("loss", {"kind": "half", "models": 10}),
