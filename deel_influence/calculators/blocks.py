@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from ..errors import DatasetOrderError
 from ..utils.datasets import fingerprint
-from ..utils.memory import bytes_to_hold
+from ..utils.memory import bytes_of, bytes_to_hold
 from ..utils.records import RecordKind
 from .queries import Queries, ScoredBatches
 
@@ -237,23 +236,18 @@ class ScoredInputs:
         for batch, ids, values in self._scored(self._chunk):
             left -= values.nbytes
             if left < 0 and inputs is not None:
-                left += sum(map(_bytes_of, inputs))
+                left += sum(map(bytes_of, inputs))
                 inputs = None
             if left < 0:
                 break
             parts.append((ids, values))
             self._seen.append(fingerprint(batch))
             held = self._inputs_of(batch)
-            if inputs is not None and _bytes_of(held) <= left:
-                left -= _bytes_of(held)
+            if inputs is not None and bytes_of(held) <= left:
+                left -= bytes_of(held)
                 inputs.append(held)
             elif inputs is not None:
-                left += sum(map(_bytes_of, inputs))
+                left += sum(map(bytes_of, inputs))
                 inputs = None
         self._inputs, self._parts = inputs, parts if left >= 0 else None
         self._was_computed = True
-
-
-def _bytes_of(nest: Any) -> int:
-    tensors = tf.nest.flatten(nest, expand_composites=True)
-    return sum(int(np.prod(tensor.shape)) * tensor.dtype.size for tensor in tensors)

@@ -14,8 +14,8 @@ import tensorflow as tf
 from ..gradients.passes import Pass
 from ..model.checkpoints import Checkpoints
 from ..model.measurements import Measurement
-from ..types import Batch
 from ..utils.datasets import Item
+from ..utils.memory import bytes_of
 from ..utils.progress import progress_bar
 from ..utils.running import run
 from .base import BaseInfluenceCalculator
@@ -146,7 +146,7 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
         held_bytes = 0
         for item in items:
             held.append(item)
-            held_bytes += _bytes_of(item.batch) + item.size * width * self.model.dtype.size
+            held_bytes += bytes_of(item.batch) + item.size * width * self.model.dtype.size
             if held_bytes >= MAX_BLOCK_BYTES:
                 yield held
                 held, held_bytes = [], 0
@@ -163,9 +163,3 @@ def _added(passes: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
 
 def _side_by_side(passes: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
     return [np.concatenate(parts, axis=1) for parts in zip(*passes, strict=True)]
-
-
-def _bytes_of(batch: Batch) -> int:
-    """Return the bytes of a batch; strings count by their references."""
-    parts = [tf.convert_to_tensor(part) for part in tf.nest.flatten(batch, expand_composites=True)]
-    return sum(int(np.prod(part.shape)) * part.dtype.size for part in parts)

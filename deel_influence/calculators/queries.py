@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from ..types import Batch
 from ..utils.datasets import Item
+from ..utils.memory import bytes_of
 
 MAX_CHUNK_BYTES = 2**28
 """Bound on the vectors of the queries that share one pass over the training set."""
@@ -74,7 +75,7 @@ def query_chunks(computed: Iterator[tuple[Item, tf.Tensor]]) -> Iterator[Queries
     held: list[tuple[Item, tf.Tensor]] = []
     held_bytes = 0
     for item, vectors in computed:
-        size = int(np.prod(vectors.shape)) * vectors.dtype.size
+        size = bytes_of(vectors)
         if held and held_bytes + size > MAX_CHUNK_BYTES:
             yield _join(held)
             held, held_bytes = [], 0

@@ -230,6 +230,10 @@ class SelfInfluenceCalculator(Described, ABC):
         """Return the sum of what a hook gives over all batches of a pass."""
         return sum(values for _, values in self._computed(data, hook, axis=None))
 
+    def _summed_gradients(self, batch: Batch) -> tf.Tensor:
+        """Return ``Σ ∇ℓ(z_i)`` of a batch, shape ``(p,)``; a hook for `_summed`."""
+        return self.model.batch_gradient_tensor(batch)
+
     def _kernel(self, hook: Callable[..., Any], *form: Hashable) -> Kernel:
         """Return the compiled form of a hook, made at first use for the engines' plans.
 

@@ -15,7 +15,7 @@ from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
 from ..utils.datasets import Item, check_dataset, numbered_items
-from ..utils.memory import bytes_to_hold
+from ..utils.memory import bytes_of, bytes_to_hold
 from ..utils.running import check_finite_inputs
 from .frozen import FrozenPart, find_frozen_part
 
@@ -125,7 +125,7 @@ class CurvatureData:
             if held is None:
                 continue
             item = replace(item, features=self._features(item.batch))
-            total += _bytes_of((item.batch, item.features))
+            total += bytes_of((item.batch, item.features))
             held.append(item)
             if total > self._held_bytes:
                 held = None
@@ -160,7 +160,3 @@ def _taken(joined: Item, ids: np.ndarray, index: int) -> Item:
     rows = tf.constant(np.searchsorted(joined.ids, found))
     parts = (joined.batch, joined.features)
     return Item(index, found, *tf.nest.map_structure(lambda part: tf.gather(part, rows), parts))
-
-
-def _bytes_of(nest: Any) -> int:
-    return sum(int(np.prod(t.shape)) * t.dtype.size for t in tf.nest.flatten(nest))

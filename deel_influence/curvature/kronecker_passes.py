@@ -15,7 +15,7 @@ from ..gradients.passes import Pass
 from ..types import Batch
 from ..utils.datasets import Item
 from ..utils.kernels import Kernel
-from ..utils.memory import bytes_to_hold
+from ..utils.memory import bytes_of, bytes_to_hold
 from ..utils.progress import progress_bar
 from ..utils.running import run
 from .draws import Draws
@@ -57,7 +57,7 @@ class HeldFactors:
 
     def add(self, index: int, ids: np.ndarray, sets: Sequence[Factors]) -> None:
         """Hold the factors of a batch, or let go of all of them if they are too many."""
-        self._left -= sum(int(np.prod(t.shape)) * t.dtype.size for t in tf.nest.flatten(sets))
+        self._left -= bytes_of(sets)
         self._items += [(index, ids, factors) for factors in sets]
         self.num_examples += len(ids)
         if self._left < 0:
@@ -157,8 +157,7 @@ class FisherPass:
 
         def of_batch(batch: Batch, draws: tuple, *arguments: Any) -> tuple:
             sets = _gradients(engine, batch, fisher, Draws(*draws))
-            added, factors = sums(sets, *arguments)
-            return added, factors
+            return sums(sets, *arguments)
 
         def compute(data: Pass) -> tuple[dict[Parts, Any], np.ndarray]:
             def work() -> Iterator[Work]:

@@ -233,10 +233,11 @@ class PartialFit:
                 )
                 raise ValueError(message)
             totals, ids = compute(self._data)
-            if len(np.unique(ids)) < len(ids):
+            twice = len(ids) - len(np.unique(ids))
+            if twice:
                 message = (
                     "Argument `id_fn` must give every example an id of its own. Received: "
-                    f"{len(ids) - len(np.unique(ids))} of {len(ids)} that come twice."
+                    f"{twice} of {len(ids)} that come twice."
                 )
                 raise ValueError(message)
             raise StageReachedError(FitSums(stage, origin, np.sort(ids), totals))

@@ -235,9 +235,6 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         check_dataset(group, argument, self.model.input_rank)
         return self._summed(Pass(group, argument, "Group", in_order=False), hook)[None]
 
-    def _summed_gradients(self, batch: Batch) -> tf.Tensor:
-        return self.model.batch_gradient_tensor(batch)
-
     def _summed_measurements(self, batch: Batch) -> tf.Tensor:
         return self.query_model.batch_gradient_tensor(batch)
 

@@ -140,9 +140,6 @@ class RepresenterPointLJE(BaseRepresenterPoint):
         weights = self._flat_weights() - self.ihvp_calculator.solve(gradient[None])
         return tf.reshape(weights, (self.head.num_features, self.head.num_outputs))
 
-    def _summed_gradients(self, batch: Batch) -> tf.Tensor:
-        return self.model.batch_gradient_tensor(batch)
-
     def _vector_settings(self) -> tuple:
         ihvp = self.ihvp_calculator
         return self.num_train_examples, ihvp.name, *ihvp.fingerprint()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
@@ -34,6 +38,12 @@ def bytes_to_hold() -> int:
     """Return how many bytes may be taken now to hold what could be computed again."""
     free = available_bytes()
     return HELD_BYTES_WITHOUT_LIMIT if free is None else int(HELD_SHARE * free)
+
+
+def bytes_of(nest: Any) -> int:
+    """Return the bytes of a nest of tensors or arrays; strings count by their references."""
+    parts = [tf.convert_to_tensor(part) for part in tf.nest.flatten(nest, expand_composites=True)]
+    return sum(int(np.prod(part.shape)) * part.dtype.size for part in parts)
 
 
 def human_bytes(count: float) -> str:
