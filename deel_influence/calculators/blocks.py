@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import DatasetOrderError
 from ..utils.datasets import fingerprint
+from ..utils.example_ids import shared_ids
 from ..utils.memory import bytes_of, bytes_to_hold
 from ..utils.records import RecordKind
 from .queries import Queries, ScoredBatches
@@ -26,9 +27,9 @@ class InfluenceBlock:
     Attributes
     ----------
     query_ids
-        int64, shape ``(m,)``.
+        int64 or texts, shape ``(m,)``.
     train_ids
-        int64, shape ``(n,)``.
+        int64 or texts, shape ``(n,)``.
     values
         Shape ``(m, n)``, or ``(m, n, ...)`` where a score has parts.
 
@@ -63,8 +64,8 @@ class InfluenceBlock:
         ValueError
             If the two make no rectangle, or have pairs in common.
         """
-        queries = np.intersect1d(self.query_ids, other.query_ids)
-        train = np.intersect1d(self.train_ids, other.train_ids)
+        queries = shared_ids(self.query_ids, other.query_ids)
+        train = shared_ids(self.train_ids, other.train_ids)
         if not len(train) and len(queries) == len(self.query_ids) == len(other.query_ids):
             axis = 1
         elif not len(queries) and len(train) == len(self.train_ids) == len(other.train_ids):

@@ -18,6 +18,7 @@ from ..ihvp.persistence import restored_strategy
 from ..model.fingerprint import check_same_model, model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement, measured_model
+from ..types import Data
 from ..utils.arguments import arguments_of, is_plain
 from ..utils.files import npz_path
 from ..utils.portable import Portable
@@ -88,7 +89,7 @@ class Described(Portable):
             if name not in data and not _is_input(value)
         }
 
-    def with_dataset(self: Kind, dataset: tf.data.Dataset) -> Kind:
+    def with_dataset(self: Kind, dataset: Data) -> Kind:
         """Return a calculator with the same model and settings that is fitted on another dataset.
 
         Parameters
@@ -141,7 +142,7 @@ class Described(Portable):
         cls: type[Kind],
         path: str | Path,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
     ) -> Kind:
         """Read what `save` wrote; on a base class, any calculator.
 

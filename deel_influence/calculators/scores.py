@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..extras import require
+from ..utils.example_ids import shared_ids
 from ..utils.files import npz_path
 from ..utils.records import RecordKind
 from ..utils.top_k import ORDER, BatchSort
@@ -26,7 +27,7 @@ class Scores:
     Attributes
     ----------
     ids
-        int64, shape ``(n,)``, in the order of the dataset.
+        int64 or texts, shape ``(n,)``, in the order of the dataset.
     values
         Shape ``(n,)``.
 
@@ -72,7 +73,7 @@ class Scores:
         ValueError
             If an id is in both.
         """
-        both = np.intersect1d(self.ids, other.ids)
+        both = shared_ids(self.ids, other.ids)
         if len(both):
             message = (
                 "Argument `other` must hold scores of other examples. Received: "

@@ -91,9 +91,7 @@ def score_source(
         If the data do not fit the model, or cannot be read to their end.
     """
     with named_read_errors(source), convergence_in_one_line(_remedy(settings)):
-        triage = run_triage(
-            model, calculator, source.dataset, ids=source.ids, verbose=settings.progress
-        )
+        triage = run_triage(model, calculator, source.dataset, verbose=settings.progress)
     _check_class_names(triage, source)
     return triage
 

@@ -83,7 +83,7 @@ class Example:
     """
 
     rank: int
-    id: int
+    id: int | str
     given: Label
     predicted: Label
     differs: bool
@@ -113,7 +113,7 @@ def describe_examples(
         examples.append(
             Example(
                 rank=int(triage.ranks[position]),
-                id=int(triage.ids[position]),
+                id=triage.ids[position].item(),
                 given=Label(label_text(given, class_names), given.item()),
                 predicted=Label(label_text(predicted, class_names), predicted.item()),
                 differs=bool(is_class and given != predicted),

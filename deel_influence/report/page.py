@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from deel_influence.extras import require
 from deel_influence.utils.datasets import check_dataset, check_fixed_order
 from deel_influence.utils.files import replacing
+from deel_influence.utils.takes_data import takes_data
 
+from ..types import Data
 from ..utils.formatting import format_number, format_share
 from .charts import FRAME, draw_curve, draw_histogram
 from .contents import Curve, Table
@@ -38,10 +39,11 @@ _SHORT_NAME = 9
 _TEMPLATES = resources.files("deel_influence.report") / "templates"
 
 
+@takes_data
 def write_report(
     directory: str | os.PathLike[str],
     triage: Triage,
-    dataset: tf.data.Dataset,
+    dataset: Data,
     summary: Mapping[str, Mapping[str, str]],
     class_names: Sequence[str] | None = None,
     feature_names: Sequence[str] | None = None,

@@ -15,12 +15,13 @@ import tensorflow as tf
 from deel_influence.errors import DataSourceError, NonFiniteError
 from deel_influence.extras import require
 from deel_influence.model.influence_model import BaseInfluenceModel
-from deel_influence.types import Batch, Verbosity
-from deel_influence.utils.datasets import as_int64
+from deel_influence.types import Batch, Data, Verbosity
 from deel_influence.utils.digests import array_digest
+from deel_influence.utils.example_ids import as_ids, check_unique
 from deel_influence.utils.files import replacing
 from deel_influence.utils.kernels import Kernel
 from deel_influence.utils.records import UNREADABLE
+from deel_influence.utils.takes_data import takes_data
 
 from .labels import read_labels
 
@@ -41,7 +42,7 @@ class SelfInfluence(Protocol):
     """What triage needs of a calculator; `SelfInfluenceCalculator` and its kin have it."""
 
     def scored_batches(
-        self, train_set: tf.data.Dataset, *, verbose: str | int
+        self, train_set: Data, *, verbose: str | int
     ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
         """Yield each batch, its ids ``(b,)`` and its scores ``(b,)``."""
 
@@ -149,10 +150,11 @@ class Triage:
         return {key: getattr(self, name) for key, name in _COLUMNS.items()}
 
 
+@takes_data
 def run_triage(
     influence_model: BaseInfluenceModel,
     calculator: SelfInfluence,
-    dataset: tf.data.Dataset,
+    dataset: Data,
     ids: np.ndarray | None = None,
     verbose: Verbosity = "auto",
 ) -> Triage:
@@ -167,7 +169,8 @@ def run_triage(
     dataset
         The training set, in batches and in a fixed order.
     ids
-        Ids of the examples, shape ``(n,)``, integers, all different; None means their positions.
+        Ids of the examples, shape ``(n,)``, integers or texts, all different; None takes those that
+        the dataset has, or positions.
     verbose
         As for `progress_bar`.
 
@@ -180,20 +183,20 @@ def run_triage(
     EmptyDatasetError
         If there are no examples.
     """
-    given_ids = None if ids is None else _check_ids(ids)
+    given_ids = None if ids is None else check_unique(as_ids(ids, "ids"), "ids")
     read = _batch_reader(influence_model)
     loss = influence_model.loss_function.loss
     parts = []
     scored = calculator.scored_batches(dataset, verbose=verbose)
-    for number, (batch, _, scores) in enumerate(scored):
+    for number, (batch, known, scores) in enumerate(scored):
         targets, outputs, losses = read(batch)
         labels, predicted = read_labels(targets, outputs, loss)
         part = {"predicted": predicted, "losses": losses.numpy(), "scores": scores.numpy()}
         _check_finite(part, number)
-        parts.append({"labels": labels, **part})
+        parts.append({"ids": known, "labels": labels, **part})
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    ids = _ids_for(given_ids, len(columns["scores"]))
-    return Triage(ids=ids, ranks=_ranks(columns["scores"], ids), **columns)
+    columns["ids"] = _ids_for(given_ids, columns["ids"])
+    return Triage(ranks=_ranks(columns["scores"], columns["ids"]), **columns)
 
 
 def _batch_reader(influence_model: BaseInfluenceModel) -> Kernel:
@@ -220,32 +223,14 @@ def _check_finite(columns: dict[str, np.ndarray], batch_number: int) -> None:
             raise NonFiniteError(message)
 
 
-def _check_ids(ids: np.ndarray) -> np.ndarray:
-    """Return ids ``(n,)`` as int64 if they are integers and all different."""
-    array = np.asarray(ids)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        message = (
-            "Argument `ids` must hold one integer per example, shape (n,). "
-            f"Received: shape {array.shape}, dtype {array.dtype}."
-        )
-        raise ValueError(message)
-    unique, counts = np.unique(array, return_counts=True)
-    if len(unique) != len(array):
-        message = (
-            "Argument `ids` must give every example an id of its own. "
-            f"Received: the id {unique[counts > 1][0]} for {counts[counts > 1][0]} examples."
-        )
-        raise ValueError(message)
-    return as_int64(array, "ids")
-
-
-def _ids_for(ids: np.ndarray | None, count: int) -> np.ndarray:
+def _ids_for(ids: np.ndarray | None, known: np.ndarray) -> np.ndarray:
+    """Return the ids ``(n,)`` that were given, or those that the examples have."""
     if ids is None:
-        return np.arange(count, dtype=np.int64)
-    if len(ids) != count:
+        return check_unique(known, "dataset")
+    if len(ids) != len(known):
         message = (
             "Argument `ids` must have one id per example of the dataset. "
-            f"Received: {len(ids)} ids for {count} examples."
+            f"Received: {len(ids)} ids for {len(known)} examples."
         )
         raise ValueError(message)
     return ids

@@ -143,7 +143,8 @@ def test_images_of_a_folder_are_brought_to_the_models_size(triage, tmp_path):
     model.save(tmp_path / "images.keras")
     result, scores = triage(model=tmp_path / "images.keras", data=tmp_path / "images")
     assert scores["label"].tolist() == [0, 0, 0, 1, 1, 1]
-    assert "class 1" in result.stdout
+    assert sorted(scores["id"]) == [f"class {n % 2}/{n}.png" for n in (0, 2, 4, 1, 3, 5)]
+    assert "class 1/5.png" in result.stdout
 
 
 def run_process(*arguments):
