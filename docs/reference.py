@@ -2,7 +2,7 @@
 
 An extension of griffe, which mkdocstrings calls when it has read the package.
 
-- Two backticks, which reST has around code, become one.
+- Code, citations and references of reST are written as Markdown has them.
 - What stands under Returns or Yields is the description, as it is under Parameters; the type is
   the annotation.
 - A class names what it inherits, with links to where that is described. What comes from a class
@@ -22,6 +22,11 @@ from griffe import Alias, Class, DocstringSectionText, Extension, Module, Object
 
 PAGES = Path(__file__).parent / "api"
 RESULTS = re.compile(r"^(Returns|Yields)\n(-+)\n(.+?)(?=\n\n|\Z)", re.M | re.S)
+MARKDOWN = [
+    (re.compile("``"), "`"),
+    (re.compile(r"(\[\d+\])_"), r"\1"),
+    (re.compile(r"^\.\. \[(\d+)\]", re.M), r"\1."),
+]
 
 Places = dict[str, str]
 """Path under which the reference shows an object, by the path where it is defined."""
@@ -61,7 +66,9 @@ def _rewrite(described: Object) -> None:
         return f"{section}\n{line}\n{returned}\n{textwrap.indent(text, '    ')}"
 
     text = RESULTS.sub(with_type, described.docstring.value)
-    described.docstring.value = text.replace("``", "`")
+    for pattern, replacement in MARKDOWN:
+        text = pattern.sub(replacement, text)
+    described.docstring.value = text
 
 
 def _exports(page: Module) -> Iterator[tuple[str, Object]]:
