@@ -24,7 +24,7 @@ PAGES = Path(__file__).parent / "api"
 RESULTS = re.compile(r"^(Returns|Yields)\n(-+)\n(.+?)(?=\n\n|\Z)", re.M | re.S)
 MARKDOWN = [
     (re.compile("``"), "`"),
-    (re.compile(r"(\[\d+\])_"), r"\1"),
+    (re.compile(r"\[(\d+)\]_"), r"\[\1\]"),
     (re.compile(r"^\.\. \[(\d+)\]", re.M), r"\1."),
 ]
 
