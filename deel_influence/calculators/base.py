@@ -280,8 +280,12 @@ class BaseInfluenceCalculator(PairCalculator):
         """
         check_k(k)
         check_order(order)
+        # Each query comes with its result, wherever it stands.
         queries, train = query_and_train_passes(
-            self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose=0, opened=True
+            *(self.engine, dataset_to_evaluate, train_set, id_fn, device),
+            verbose=0,
+            opened=True,
+            queries_in_order=False,
         )
         if save_influence_vector_ds_path is not None:
             self.compute_influence_vector(train_set, save_influence_vector_ds_path, device, id_fn)

@@ -148,8 +148,12 @@ def query_and_train_passes(
     description: str = "Influence",
     opened: bool = False,
     query_id_fn: IdFunction | None = None,
+    queries_in_order: bool = True,
 ) -> tuple[Pass, Pass]:
     """Check queries and training examples, see `Pass.checked`, and return how each is gone over."""
-    queries = Pass(dataset_to_evaluate, "dataset_to_evaluate", "Queries", query_id_fn, device)
+    queries = Pass(
+        *(dataset_to_evaluate, "dataset_to_evaluate", "Queries", query_id_fn, device),
+        in_order=queries_in_order,
+    )
     train = Pass(train_set, "train_set", description, id_fn, device, verbose)
     return queries.checked(engine, opened), train.checked(engine, opened)

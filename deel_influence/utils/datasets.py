@@ -135,11 +135,12 @@ class OrderGuard:
             self._first_batches[dataset] = before
             self._confirmed.add(dataset)
             return
+        option = "query_id_fn" if argument == "dataset_to_evaluate" else "id_fn"
         message = (
             f"Argument `{argument}` must yield its examples in the same order on every pass, "
             "because their positions are their ids. Received: a dataset whose first batch "
-            "changed. Use shuffle(..., reshuffle_each_iteration=False), or pass `id_fn=`, a "
-            "function of a batch that returns the ids of its examples."
+            "changed. Load it with shuffle=False, use shuffle(..., reshuffle_each_iteration=False), "
+            f"or pass `{option}=`, a function of a batch that returns the ids of its examples."
         )
         raise DatasetOrderError(message)
 
