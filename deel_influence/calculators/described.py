@@ -74,6 +74,17 @@ class Described(Portable):
         new._arguments = arguments_of(cls, args, kwargs) or {}
         return new
 
+    def __repr__(self) -> str:
+        """Tell the settings that are not the usual ones, and the model."""
+        usual = inspect.signature(type(self).__init__).parameters
+        settings = [
+            f"{name}={value!r}"
+            for name, value in self.get_config().items()
+            if name not in usual or value != _plain(usual[name].default)
+        ]
+        model = getattr(self, "model", None)  # which a constructor that fails has not set
+        return f"<{type(self).__name__}({', '.join(settings)}) of {model!r}>"
+
     def get_config(self) -> dict[str, Any]:
         """Return the settings that it was made with, by name, without models and data.
 

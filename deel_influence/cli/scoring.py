@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def score_source(
             model, calculator, source.dataset, ids=source.ids, verbose=settings.progress
         )
     _check_class_names(triage, source)
-    return triage
+    return replace(triage, class_names=source.class_names)
 
 
 def describe_run(
@@ -137,7 +138,7 @@ def publish(
     extra_tables: Sequence[Table] = (),
     curves: Sequence[Curve] = (),
 ) -> None:
-    """Write ``scores.parquet`` and ``report/index.html``, and print the most suspicious examples.
+    """Write the scores as Parquet and CSV and the page, and print the most suspicious examples.
 
     Parameters
     ----------
@@ -156,20 +157,23 @@ def publish(
     """
     scores_path = settings.out / "scores.parquet"
     triage.to_parquet(scores_path)
+    triage.to_csv(scores_path.with_suffix(".csv"))
     page = write_report(
         settings.out / "report",
         triage,
         source.dataset,
         summary=summary,
-        class_names=source.class_names,
         feature_names=source.feature_names,
         top=settings.top,
         extra_tables=extra_tables,
         curves=curves,
+        display=source.file_names,
     )
-    console.print(suspects_table(triage, settings.top, source.class_names))
+    console.print(suspects_table(triage, settings.top))
     for table in extra_tables:
         console.print(rich_table(table))
+    if triage.doubt is not None:
+        console.print(Text(triage.doubt))
     # A path must stay whole to be of use, and may hold brackets.
     console.print(Text(f"Scores: {scores_path}\nPage:   {page}"), soft_wrap=True)
 

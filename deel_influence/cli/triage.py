@@ -60,9 +60,10 @@ def triage(
 ) -> None:
     """Rank a training set by how suspicious its examples are: wrong labels come first.
 
-    Writes OUT/scores.parquet (one row per example) and the page OUT/report/index.html, and prints
-    the most suspicious examples. Inputs reach the model as they are stored: if the model was
-    trained on rescaled images, rescale them in the model or in the data.
+    Writes OUT/scores.parquet and OUT/scores.csv (one row per example) and the page
+    OUT/report/index.html, and prints the most suspicious examples. Inputs reach the model as they
+    are stored: if the model was trained on rescaled images, rescale them in the model or in the
+    data.
     """
     set_up_logging(verbose)
     metric = choose_metric(method, ihvp, damping, samples, curvature)
@@ -70,7 +71,7 @@ def triage(
     check_method_of_trained(method, weights)
     check_at_least_one("--batch-size", batch_size)
     check_model_file(model)
-    check_packages("triage", jinja2="report")
+    check_packages("triage", jinja2="report", PIL="report")
     make_folder(out)
 
     start(seed, verbose)

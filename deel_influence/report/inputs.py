@@ -189,11 +189,12 @@ def _text_fact(name: str, text: str) -> Fact:
 
 def _one_value(value: Any) -> str:
     """Return a text, a number or anything else as it is shown."""
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
-    if isinstance(value, bool | np.bool_ | str):
+    if isinstance(value, bool | str):
         return str(value)
-    if isinstance(value, int | float | np.number):
+    if isinstance(value, int | float):
         return _MISSING if math.isnan(value) else format_number(value)
     return _MISSING if str(value) in ("None", "<NA>", "NaT") else str(value)
 

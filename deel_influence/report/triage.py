@@ -139,7 +139,7 @@ class Triage:
             return format_number(float(label))
         return str(int(label)) if self.class_names is None else str(self.class_names[int(label)])
 
-    def table(self, k: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def table(self, k: int) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
         """Return the k most suspicious examples for readers: heads of columns, and rows.
 
         Parameters
@@ -147,10 +147,10 @@ class Triage:
         k
             How many, at least 1; more than n gives n.
         """
-        rows = [
+        rows: list[tuple[object, ...]] = [
             (
-                str(self.ranks[i]),
-                str(self.ids[i]),
+                self.ranks[i],
+                self.ids[i],
                 self.label_text(self.labels[i]),
                 self.label_text(self.predicted[i]),
                 format_number(float(self.losses[i]), keep_zeros=True),

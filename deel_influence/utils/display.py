@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ _FORMS = (
 )
 
 
-def shown_of(display: Any, count: int, positions: Sequence[int], argument: str) -> list[Any]:
+def shown_of(display: Any, count: int, positions: Iterable[int], argument: str) -> list[Any]:
     """Return what of some examples is shown.
 
     Parameters

@@ -46,10 +46,7 @@
   const large = document.getElementById("large");
 
   function enlarge(picture) {
-    const shown = large.querySelector("img");
-    shown.src = picture.src;
-    shown.alt = picture.alt;
-    shown.className = picture.className;
+    large.querySelector("button").replaceChildren(picture.cloneNode());
     large.querySelector("p").textContent = picture.alt;
     large.showModal();
   }
