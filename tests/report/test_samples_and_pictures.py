@@ -106,7 +106,9 @@ def test_masks_are_black_and_white() -> None:
 
 
 def test_the_range_is_common_to_all_pictures() -> None:
-    dark, bright = (decode(drawn) for drawn in draw_pictures([np.full((4, 4, 1), v) for v in (0, 10)]))
+    dark, bright = (
+        decode(drawn) for drawn in draw_pictures([np.full((4, 4, 1), v) for v in (0, 10)])
+    )
     assert dark.max() == 0
     assert bright.min() == 255
 
@@ -171,7 +173,9 @@ def test_what_to_show_is_asked_for_batch_by_batch() -> None:
 
 
 def test_a_function_that_does_not_fit_its_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`display\(batch\)` must hold one entry .* 1 entries for 4"):
+    with pytest.raises(
+        ValueError, match=r"`display\(batch\)` must hold one entry .* 1 entries for 4"
+    ):
         read_samples(batches(pictures(10)), POSITIONS, 10, display=lambda _: ["one"])
 
 
