@@ -75,12 +75,11 @@ class Described(Portable):
         return new
 
     def __repr__(self) -> str:
-        """Tell the settings that are not the usual ones, and the model."""
-        usual = inspect.signature(type(self).__init__).parameters
+        """Tell the settings, those apart that ask for nothing, and the model."""
         settings = [
             f"{name}={value!r}"
             for name, value in self.get_config().items()
-            if name not in usual or value != _plain(usual[name].default)
+            if value is not None and value is not False
         ]
         model = getattr(self, "model", None)  # which a constructor that fails has not set
         return f"<{type(self).__name__}({', '.join(settings)}) of {model!r}>"
