@@ -27,7 +27,7 @@ NOTEBOOK_WITHOUT_WIDGETS = """
 import sys, types
 notebook = types.ModuleType("IPython")
 notebook.get_ipython = lambda: types.SimpleNamespace(config={"IPKernelApp": True})
-sys.modules.update({"IPython": notebook, "ipywidgets": None})
+sys.modules.update({"IPython": notebook, "ipykernel.zmqshell": notebook, "ipywidgets": None})
 import deel_influence.utils.progress as progress
 print(progress.tqdm.__module__)
 """
