@@ -88,6 +88,8 @@ def _to_bytes(array: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def _encode(pixels: np.ndarray) -> Picture:
     """Encode a picture ``(h, w, c)`` in uint8."""
+    if pixels.shape[2] == 4 and pixels[:, :, 3].min() == 255:
+        pixels = pixels[:, :, :3]
     drawn = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
     image = require("PIL.Image", "report", "Pictures need").fromarray(drawn)
     image.thumbnail((MAX_SIDE, MAX_SIDE))

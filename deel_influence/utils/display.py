@@ -95,14 +95,24 @@ def read_picture(path: Path, largest: int | None = None) -> np.ndarray:
             if largest is not None:
                 picture.draft("RGB", (largest, largest))
                 picture.thumbnail((largest, largest))
+            picture = turned(picture)
+            if picture.mode[0] in "IF":  # more than 256 levels, as of scans
+                return _stretched(np.asarray(picture, np.float64))
             mode = "RGBA" if picture.has_transparency_data else "RGB"
-            return np.asarray(turned(picture).convert(mode))
+            return np.asarray(picture.convert(mode))
     except (OSError, ValueError, pillow.DecompressionBombError) as error:
         message = (
             "Argument `display` must name pictures that can be read. Received: "
             f"{os.fspath(path)!r} ({error}). Repair the file, or leave its name out."
         )
         raise DataSourceError(message) from error
+
+
+def _stretched(levels: np.ndarray) -> np.ndarray:
+    """Return levels ``(h, w)`` as grey in uint8, their range from black to white."""
+    low, high = levels.min(), levels.max()
+    grey = np.rint((levels - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
+    return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
 
 
 def _entries(display: Any, argument: str) -> Sequence[Any]:

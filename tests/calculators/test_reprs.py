@@ -74,4 +74,3 @@ def test_a_calculator_tells_its_settings_and_its_model(arguments: dict, settings
     assert "None" not in text
     assert "<InfluenceModel of 'small': 9 parameters of small/logits" in text
     assert len(text) < 300
-

@@ -157,6 +157,20 @@ def test_files_are_turned_as_the_camera_was(tmp_path: Path) -> None:
     assert decode(draw_file(tmp_path / "a.jpg")).shape == (40, 20, 3)
 
 
+def test_scans_of_sixteen_bits_keep_their_levels(tmp_path: Path) -> None:
+    levels = np.linspace(1000, 9000, 120 * 200).reshape(120, 200).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    drawn = decode(draw_file(tmp_path / "a.png"), "jpeg").astype(int)
+    np.testing.assert_allclose(drawn[::40, 0, 0], [0, 85, 170], atol=6)
+
+
+def test_a_photograph_whose_opacity_says_nothing_is_jpeg(tmp_path: Path) -> None:
+    photograph = np.random.default_rng(0).integers(0, 255, (120, 120, 4)).astype(np.uint8)
+    photograph[:, :, 3] = 255
+    Image.fromarray(photograph).save(tmp_path / "a.png")
+    assert decode(draw_file(tmp_path / "a.png"), "jpeg").shape == (120, 120, 3)
+
+
 def test_what_to_show_is_asked_for_batch_by_batch() -> None:
     x = pictures(10)
     asked = []
