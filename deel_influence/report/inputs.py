@@ -135,20 +135,21 @@ def _features(row: np.ndarray, names: Sequence[str], off: np.ndarray) -> list[Fe
 
 
 def _described(nests: Sequence[Any], only_pictures: bool = False) -> list[Shown]:
-    """Describe nests of one structure, part by part."""
+    """Describe nests, part by part."""
     shown = [Shown() for _ in nests]
-    for column in zip(*(_parts(nest) for nest in nests), strict=True):
-        values = [value for _, value in column]
-        if all(map(is_picture, values)):
-            for one, picture in zip(shown, draw_pictures(values), strict=True):
-                one.pictures.append(picture)
-            continue
-        if only_pictures:
-            continue
-        for one, (name, value) in zip(shown, column, strict=True):
-            if is_picture_file(value):
-                one.pictures.append(draw_file(value))
-            one.facts.append(_fact(name, value))
+    parts = [dict(_parts(nest)) for nest in nests]
+    # What an example lacks is None.
+    for name in dict.fromkeys(name for one in parts for name in one):
+        values: list[Any] = [one.get(name) for one in parts]
+        drawn = [at for at, value in enumerate(values) if is_picture(value)]
+        if drawn and all(is_picture(value) or value is None for value in values):
+            for at, picture in zip(drawn, draw_pictures([values[at] for at in drawn]), strict=True):
+                shown[at].pictures.append(picture)
+        elif not only_pictures:
+            for one, value in zip(shown, values, strict=True):
+                if is_picture_file(value):
+                    one.pictures.append(draw_file(value))
+                one.facts.append(_fact(name, value))
     return shown
 
 

@@ -91,7 +91,6 @@ class Triage:
         if len(set(shapes.values())) != 1 or len(shapes["ids"]) != 1:
             message = f"The columns of a triage must all have one shape (n,). Received: {shapes}."
             raise ValueError(message)
-
         if self.class_names is not None:
             _check_class_names(self.class_names, self.labels, self.predicted)
 
@@ -116,10 +115,10 @@ class Triage:
 
     @property
     def doubt(self) -> str | None:
-        """Why the scores cannot be trusted: a sentence on a weak model; None where it is none.
+        """A sentence that says why the order is to be doubted; None where nothing is to be said.
 
-        A model that fits few of the labels it was trained on disputes right labels as often as
-        wrong ones. Of labels that are values, nothing is said.
+        A model that predicts few of the labels that it was trained on disputes right labels as
+        often as wrong ones. Of labels that are values, nothing is said.
         """
         if not self.has_classes or not len(self):
             return None
@@ -128,9 +127,9 @@ class Triage:
         if fitted - commonest >= _LEAST_SKILL * (1 - commonest):
             return None
         return (
-            f"The model is too weak to be believed: it predicts {format_share(fitted)} of the "
-            f"given labels, where naming the commonest class would give {format_share(commonest)}. "
-            "Train it until it fits most of the labels, and score again."
+            f"Doubt this order: the model predicts {format_share(fitted)} of the labels that it "
+            f"was trained on, where naming the commonest class would give "
+            f"{format_share(commonest)}. Train it longer, unless so many of the labels are wrong."
         )
 
     def label_text(self, label: Any) -> str:
@@ -208,7 +207,9 @@ class Triage:
         for key, name in _COLUMNS.items():
             columns[key] = getattr(self, name)
             if self.class_names is not None and key in ("label", "predicted"):
-                columns[f"{key}_name"] = np.array(self.class_names, str)[columns[key]]
+                # As objects, each name is in memory once.
+                names = np.array([str(name) for name in self.class_names], dtype=object)
+                columns[f"{key}_name"] = names[columns[key]]
         return columns
 
 

@@ -101,9 +101,9 @@ def test_the_scores_are_written_as_csv_too(triage, tmp_path):
     pd.testing.assert_frame_equal(read, scores, check_dtype=False)
 
 
-def test_a_model_that_learnt_nothing_is_called_weak(triage):
+def test_an_order_by_a_model_that_learnt_nothing_is_doubted(triage):
     result, _ = triage()
-    assert "The model is too weak to be believed" in " ".join(result.stdout.split())
+    assert "Doubt this order: the model predicts" in " ".join(result.stdout.split())
 
 
 def test_the_page_is_written_and_named(triage, tmp_path):

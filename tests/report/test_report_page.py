@@ -197,9 +197,9 @@ def test_the_page_stays_light_whatever_the_size_of_the_pictures(tmp_path: Path) 
     assert (tmp_path / "index.html").stat().st_size < 6 * 250_000
 
 
-def test_a_model_that_fits_few_labels_is_called_weak(tmp_path: Path) -> None:
+def test_an_order_by_a_model_that_fits_few_labels_is_doubted(tmp_path: Path) -> None:
     (note,) = write(tmp_path / "a").find_all("p", role="note")
-    assert note.text.startswith("The model is too weak to be believed: it predicts 50% of the")
+    assert note.text.startswith("Doubt this order: the model predicts 50% of the labels")
     fitted = make_triage(LABELS, SCORES, LABELS)
     assert write(tmp_path / "b", triage=fitted).find_all("p", role="note") == []
 

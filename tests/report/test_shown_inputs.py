@@ -113,6 +113,7 @@ DISPLAYS = {
     "series": (pd.Series(TEXTS, index=[9, 8, 7, 6]), "one"),
     "data frame": (FRAME, "age 30 job clerk"),
     "dict": ({"text": TEXTS, "n": range(4)}, "text one n 0"),
+    "records": ([{"a": 1}, {"b": 2}, {}, {"a": 3, "b": 4}], "a 1 b –"),
     "words": ([["a", "b"], ["c"], [], ["d"]], "a b"),
     "files": ([Path(f"sounds/{i}.wav") for i in range(4)], "sounds/0.wav"),
     "names of pictures that are not here": ([f"{i}.png" for i in range(4)], "0.png"),
@@ -145,6 +146,12 @@ def test_an_array_of_pictures_is_drawn(tmp_path: Path) -> None:
     first = examples(tmp_path, TOKENS, display={"scan": PHOTOS, "note": TEXTS})[0]
     assert len(first.find_all("img")) == 1
     assert facts(first) == "note one"
+
+
+def test_a_picture_may_be_missing(tmp_path: Path) -> None:
+    rows = examples(tmp_path, TOKENS, display={"scan": [None, *PHOTOS[1:]], "note": TEXTS})
+    assert [len(row.find_all("img")) for row in rows] == [0, 1, 1, 1]
+    assert facts(rows[0]) == "note one"
 
 
 def test_pictures_of_the_input_stay_beside_texts(tmp_path: Path) -> None:

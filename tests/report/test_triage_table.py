@@ -193,7 +193,7 @@ SMALL = np.array([1, 0, 1, 0])
 WEAK = [
     (SMALL, SMALL, None),
     (SMALL, np.array([1, 0, 1, 1]), None),
-    (SMALL, np.array([1, 0, 0, 1]), "predicts 50% of the given labels.*class would give 50%"),
+    (SMALL, np.array([1, 0, 0, 1]), "predicts 50% of the labels .*class would give 50%"),
     # Naming the class that nearly all have is no skill.
     (np.eye(20, dtype=int)[0], np.zeros(20, int), "predicts 95% .* would give 95%"),
     (np.zeros(4, int), np.zeros(4, int), None),
