@@ -47,8 +47,9 @@ def of_texts() -> keras.Model:
     return compiled(keras.Input((), dtype="string"), vectorize, layers.Dense(2))
 
 
-def of_images() -> keras.Model:
-    return compiled(keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(10))
+def of_images(num_classes: int = 2) -> keras.Model:
+    scale = layers.Rescaling(1 / 255)
+    return compiled(keras.Input((8, 8, 1)), scale, layers.Flatten(), layers.Dense(num_classes))
 
 
 class InBatches(keras.utils.PyDataset):
@@ -120,7 +121,7 @@ FORMS = {
         [f"class {k}/{i}.png" for k in (0, 1) for i in range(k, N, 2)],
     ),
     "npz with texts": (of_texts, lambda folder: load_source(npz_of_texts(folder), 4), NAMES),
-    "digits": (of_images, lambda _: load_source("tfds:digits:train[:9]", 4), None),
+    "digits": (lambda: of_images(10), lambda _: load_source("tfds:digits:train[:9]", 4), None),
 }
 
 

@@ -13,11 +13,16 @@ import numpy as np
 from ..errors import DatasetOrderError
 from ..utils.datasets import fingerprint
 from ..utils.example_ids import shared_ids
+from ..utils.formatting import format_number
+from ..utils.html import Html, html_table
 from ..utils.memory import bytes_of, bytes_to_hold
 from ..utils.records import RecordKind
 from .queries import Queries, ScoredBatches
 
 BLOCK = RecordKind("block of influence values", "Compute and save them again.")
+
+# A notebook shows so many queries, and of each so many training examples.
+_QUERIES, _EXAMPLES = 10, 5
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,25 @@ class InfluenceBlock:
                 f"of `train_ids`, {expected}. Received: shape {np.shape(self.values)}."
             )
             raise ValueError(message)
+
+    def __repr__(self) -> str:
+        """Tell how many pairs there are."""
+        shape = " × ".join(map(str, np.shape(self.values)))
+        return f"<InfluenceBlock of {shape} scores, queries by training examples>"
+
+    def _repr_html_(self) -> Html:
+        """Show for some queries the training examples of the largest scores in a notebook."""
+        shown = min(_QUERIES, len(self.query_ids))
+        title = f"{shown} of {len(self.query_ids):,} queries, the largest of their scores first"
+        if np.ndim(self.values) != 2:
+            shapes = [(len(self.query_ids), len(self.train_ids), np.shape(self.values)[2:])]
+            return html_table(("queries", "training examples", "parts"), shapes, repr(self))
+        rows = []
+        for query, values in zip(self.query_ids[:shown], self.values, strict=False):
+            largest = np.argsort(-values, kind="stable")[:_EXAMPLES]
+            named = [f"{self.train_ids[i]}: {format_number(float(values[i]))}" for i in largest]
+            rows.append((query, ", ".join(named)))
+        return html_table(("query", "training example: score"), rows, title)
 
     def merge(self, other: InfluenceBlock) -> InfluenceBlock:
         """Join two parts of a matrix, rows and columns ordered by id.

@@ -75,6 +75,16 @@ class Described(Portable):
         new._arguments = arguments_of(cls, args, kwargs) or {}
         return new
 
+    def __repr__(self) -> str:
+        """Tell the settings, those apart that ask for nothing, and the model."""
+        settings = [
+            f"{name}={value!r}"
+            for name, value in self.get_config().items()
+            if value is not None and value is not False
+        ]
+        model = getattr(self, "model", None)  # which a constructor that fails has not set
+        return f"<{type(self).__name__}({', '.join(settings)}) of {model!r}>"
+
     def get_config(self) -> dict[str, Any]:
         """Return the settings that it was made with, by name, without models and data.
 

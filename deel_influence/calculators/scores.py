@@ -11,6 +11,8 @@ import numpy as np
 from ..extras import require
 from ..utils.example_ids import shared_ids
 from ..utils.files import npz_path
+from ..utils.formatting import format_number
+from ..utils.html import Html, html_table
 from ..utils.records import RecordKind
 from ..utils.top_k import ORDER, BatchSort
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCORES = RecordKind("file of scores", "Score again, or name the file that `Scores.save` wrote.")
+
+# A notebook shows so many.
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,20 @@ class Scores:
     def __len__(self) -> int:
         """Return n."""
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        """Tell how many there are, and their range."""
+        if not len(self):
+            return "<Scores of 0 examples>"
+        low, high = (format_number(float(end(self.values))) for end in (np.min, np.max))
+        return f"<Scores of {len(self)} examples, from {low} to {high}>"
+
+    def _repr_html_(self) -> Html:
+        """Show the largest scores in a notebook."""
+        largest = np.argsort(-self.values, kind="stable")[:_SHOWN]
+        rows = [(self.ids[i], format_number(float(self.values[i]), True)) for i in largest]
+        title = f"The {len(rows)} largest of {len(self):,} scores"
+        return html_table(("id", "score"), rows, title)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: ARG002
         """Return the values, so that NumPy functions take the scores as they are."""

@@ -67,9 +67,10 @@ def triage(
 ) -> None:
     """Rank a training set by how suspicious its examples are: wrong labels come first.
 
-    Writes OUT/scores.parquet (one row per example) and the page OUT/report/index.html, and prints
-    the most suspicious examples. Inputs reach the model as they are stored: if the model was
-    trained on rescaled images, rescale them in the model or in the data.
+    Writes OUT/scores.parquet and OUT/scores.csv (one row per example) and the page
+    OUT/report/index.html, and prints the most suspicious examples. Inputs reach the model as they
+    are stored: if the model was trained on rescaled images, rescale them in the model or in the
+    data.
     """
     set_up_logging(verbose)
     metric = choose_metric(method, ihvp, damping, samples, curvature)
@@ -78,7 +79,7 @@ def triage(
     inputs = InputSettings(
         *(model, data, weights, loss, batch_size), label, id, text, imports or ()
     )
-    check_packages("triage", jinja2="report")
+    check_packages("triage", jinja2="report", PIL="report")
     make_folder(out)
 
     start(seed, verbose)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from ..utils.example_ids import with_ids
+from ..utils.example_ids import with_ids, with_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +39,11 @@ class DataSource:
     file_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Have the ids go with the dataset."""
+        """Have the names go with the dataset."""
         if self.ids is not None:
             with_ids(self.dataset, self.ids)
+        names = {"class_names": self.class_names, "feature_names": self.feature_names}
+        with_names(self.dataset, **names)
 
 
 def stream_arrays(*arrays: np.ndarray, batch_size: int) -> tf.data.Dataset:

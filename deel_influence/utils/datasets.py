@@ -139,7 +139,7 @@ class OrderGuard:
         message = (
             f"Argument `{argument}` must yield its examples in the same order on every pass, "
             "because their positions are their ids. Received: a dataset whose first batch "
-            "changed. Load it with shuffle=False, use shuffle(..., reshuffle_each_iteration=False), "
+            "changed. Load it with shuffle=False or shuffle(..., reshuffle_each_iteration=False), "
             f"or pass `{option}=`, a function of a batch that returns the ids of its examples."
         )
         raise DatasetOrderError(message)

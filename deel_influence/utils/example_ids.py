@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -12,12 +12,42 @@ import tensorflow as tf
 POSITION, CONTENT = "position", "content"
 """What `id_fn` may be besides a function."""
 
-_IDS: weakref.WeakKeyDictionary[tf.data.Dataset, np.ndarray] = weakref.WeakKeyDictionary()
+
+class Names(NamedTuple):
+    """What is known of a dataset besides its examples.
+
+    Attributes
+    ----------
+    ids
+        What the n examples are called, in the order of the dataset, shape ``(n,)``.
+    class_names
+        What the labels 0, 1, ... mean.
+    feature_names
+        What the columns of a table of inputs mean.
+    """
+
+    ids: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
+    feature_names: tuple[str, ...] | None = None
+
+
+_NAMES: weakref.WeakKeyDictionary[tf.data.Dataset, Names] = weakref.WeakKeyDictionary()
+
+
+def names_of(dataset: tf.data.Dataset) -> Names:
+    """Return what goes with a dataset; what is made of it, such as a part, has no names."""
+    return _NAMES.get(dataset, Names())
+
+
+def with_names(dataset: tf.data.Dataset, **names: Any) -> tf.data.Dataset:
+    """Have fields of `Names` go with a dataset, beside those that it has."""
+    _NAMES[dataset] = names_of(dataset)._replace(**names)
+    return dataset
 
 
 def ids_of(dataset: tf.data.Dataset) -> np.ndarray | None:
     """Return the ids ``(n,)`` that go with a dataset, in its order; None where it has none."""
-    return _IDS.get(dataset)
+    return names_of(dataset).ids
 
 
 def with_ids(dataset: tf.data.Dataset, ids: Any, argument: str = "ids") -> tf.data.Dataset:
@@ -39,8 +69,7 @@ def with_ids(dataset: tf.data.Dataset, ids: Any, argument: str = "ids") -> tf.da
     ValueError
         If they are no ids.
     """
-    _IDS[dataset] = check_unique(as_ids(ids, argument), argument)
-    return dataset
+    return with_names(dataset, ids=check_unique(as_ids(ids, argument), argument))
 
 
 def as_ids(ids: Any, argument: str) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..errors import BatchError
-from .example_ids import as_ids, check_unique, with_ids
+from .example_ids import as_ids, check_unique, with_ids, with_names
 from .lazy import lazy_dataset
 
 BATCH_SIZE = 128
@@ -144,6 +144,9 @@ def _of_arrays(data: Any, argument: str, model: Any, batch_size: int) -> tf.data
         )
         raise ValueError(message)
     dataset = _sliced(nest, leaves, lengths[0], batch_size)
+    inputs = data[0] if isinstance(data, tuple) else data
+    if _is_frame(inputs) and isinstance(nest, tuple) and isinstance(nest[0], tf.Tensor):
+        with_names(dataset, feature_names=tuple(str(name) for name in inputs.columns))
     return with_ids(dataset, _one_index(found, argument), argument) if found else dataset
 
 
@@ -301,12 +304,14 @@ def _of_hugging_face(data: Any, argument: str, model: Any, batch_size: int) -> t
             "shuffle=False)."
         )
         raise ValueError(message)
-    return data.to_tf_dataset(
+    dataset = data.to_tf_dataset(
         columns=names if len(names) > 1 else names[0],
         label_cols=label,
         batch_size=batch_size,
         shuffle=False,
     )
+    class_names = getattr(data.features[label], "names", None)
+    return with_names(dataset, class_names=class_names and tuple(class_names))
 
 
 def _of_batches(start: Callable[[], Iterable[Any]], size: int | None, argument: str) -> Any:
