@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
+from ..utils.tensors import stacked
 
 
 class SamplePool:
@@ -57,10 +58,11 @@ class SamplePool:
             self._samples = {key: self._samples[key] for key in wanted.tolist()}
 
     def collect(self, ids: np.ndarray) -> Any:
-        """Return the inputs named by ``ids`` ``(m, k)``, each tensor of shape ``(m, k, ...)``."""
+        """Return the inputs named by ``ids`` ``(m, k)``, each tensor of shape ``(m, k, ...)``.
+
+        Where batches are padded to lengths of their own, the longest of these inputs gives it.
+        """
         rows = [self._samples[int(i)] for i in ids.reshape(-1)]
-        leaves = [
-            tf.convert_to_tensor(np.stack(values).reshape(*ids.shape, *values[0].shape))
-            for values in zip(*rows, strict=True)
-        ]
+        stacks = [stacked(values) for values in zip(*rows, strict=True)]
+        leaves = [tf.convert_to_tensor(s.reshape(*ids.shape, *s.shape[1:])) for s in stacks]
         return tf.nest.pack_sequence_as(self._structure, leaves)

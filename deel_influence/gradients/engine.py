@@ -226,6 +226,15 @@ def _is_same(one: Any, other: Any, seen: frozenset[int]) -> bool:
     return (is_plain(one) or dataclasses.is_dataclass(one)) and bool(one == other)
 
 
+_STEPS: tuple[tuple[Callable[[BaseInfluenceModel, Batch], Any], str], ...] = (
+    (BaseInfluenceModel.predict_batch, "Check that its inputs are what the model takes."),
+    (
+        BaseInfluenceModel.per_example_losses,
+        "The model takes its inputs; check its labels and sample weights, and the loss.",
+    ),
+)
+
+
 @contextmanager
 def _refusals_explained(model: BaseInfluenceModel, batch: Batch) -> Iterator[None]:
     """Say what it is where TensorFlow or Keras refuses to run the model on some examples."""
@@ -234,18 +243,18 @@ def _refusals_explained(model: BaseInfluenceModel, batch: Batch) -> Iterator[Non
     except DeelInfluenceError:
         raise
     except (ValueError, TypeError, tf.errors.OpError) as error:
-        try:
-            model.predict_batch(batch)
-        except (ValueError, TypeError, tf.errors.OpError):
-            message = (
-                f"A batch cannot be computed: {reason_of(error)}. Check that its inputs are what "
-                "the model takes."
-            )
-            raise BatchError(message) from error
+        for compute, remedy in _STEPS:
+            try:
+                compute(model, batch)
+            except DeelInfluenceError:
+                raise
+            except (ValueError, TypeError, tf.errors.OpError) as refusal:
+                message = f"A batch cannot be computed: {reason_of(refusal)}. {remedy}"
+                raise BatchError(message) from error
         message = (
             "The model must run on batches of any size, single examples included. Received: a "
             f"{type(model.model).__name__} that takes a batch of {batch_size_of(batch)}, but not "
             f"its first examples alone: {reason_of(error)}. Read the number of examples off the "
-            "inputs instead of fixing it; make recurrent layers with stateful=False."
+            "inputs instead of fixing it, as Input(batch_size=...) does."
         )
         raise UnsupportedModelError(message) from error
