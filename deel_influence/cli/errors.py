@@ -1,4 +1,7 @@
-"""What a user did wrong is one line on stderr and exit code 2; anything else is a traceback."""
+"""Whatever goes wrong is one line on stderr, and no traceback without ``--verbose``.
+
+The exit code is 2 for what a user can put right, 1 for what nobody expected, and 130 for Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,15 @@ from typing import Any, NoReturn, TextIO
 import typer
 from typer.core import TyperGroup
 
+from ..backend import check_backend
 from ..errors import ConvergenceWarning, DeelInfluenceError
+from ..utils.formatting import printable
 
 # Typer brings its own copy of click, and of the error that click raises for every wrong option,
 # argument or command it exports only this subclass.
 _UsageError: Any = typer.BadParameter.__base__
 
-_USER_ERROR = 2
+_USER_ERROR, _UNEXPECTED = 2, 1
 # Some errors of Keras recite a whole configuration.
 _LONGEST_LINE = 1000
 
@@ -38,7 +43,7 @@ class CommandError(DeelInfluenceError, ValueError):
 
 
 class OneLineErrors(TyperGroup):
-    """A group of commands whose user errors are one line on stderr, with exit code 2."""
+    """A group of commands whose errors are one line on stderr."""
 
     def main(
         self,
@@ -53,6 +58,7 @@ class OneLineErrors(TyperGroup):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
+                check_backend()
                 result = super().main(
                     args, prog_name, complete_var, False, windows_expand_args, **extra
                 )
@@ -63,13 +69,22 @@ class OneLineErrors(TyperGroup):
             # Seen with --verbose.
             _logger.debug("The error in full:", exc_info=True)
             _fail(str(error))
-        except OSError as error:
-            if error.errno not in _DISK_ERRORS:
-                raise
-            place = f" of {error.filename!r}" if error.filename else ""
-            _fail(f"--out must be where the results can be written. The disk{place} says: {error}.")
         except typer.Abort:
             sys.exit(1)
+        except Exception as error:
+            _logger.debug("The error in full:", exc_info=True)
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                place = f" of {error.filename!r}" if error.filename else ""
+                rule = "--out must be where the results can be written."
+                _fail(f"{rule} The disk{place} says: {error}.")
+            if isinstance(error, MemoryError):
+                remedy = "Pass a smaller --batch-size, or fewer layers with --weights."
+                _fail(f"The memory does not suffice: {one_line(error, 200)}. {remedy}")
+            _fail(
+                f"unexpected error {type(error).__name__}: {one_line(error, 400)}. Run again with "
+                "--verbose to see where, and report it.",
+                _UNEXPECTED,
+            )
         if standalone_mode:
             # None, or the code of a `typer.Exit`.
             sys.exit(result)
@@ -77,8 +92,8 @@ class OneLineErrors(TyperGroup):
 
 
 def one_line(text: object, width: int = _LONGEST_LINE) -> str:
-    """Return ``text`` without line breaks and cut to ``width`` characters."""
-    return textwrap.shorten(str(text), width=width, placeholder=" ...")
+    """Return ``text`` without line breaks and control characters, cut to ``width`` characters."""
+    return printable(textwrap.shorten(str(text), width=width, placeholder=" ..."))
 
 
 @contextmanager
@@ -132,6 +147,6 @@ def _print_warning(message: Warning | str) -> None:
     typer.echo(f"Warning: {one_line(message)}", err=True)
 
 
-def _fail(text: str) -> NoReturn:
+def _fail(text: str, code: int = _USER_ERROR) -> NoReturn:
     typer.echo(f"Error: {one_line(text)}", err=True)
-    sys.exit(_USER_ERROR)
+    sys.exit(code)

@@ -52,12 +52,13 @@ def read_wrong_labels(path: Path, ids: np.ndarray) -> np.ndarray:
 
 
 def _listed(path: Path, ids: np.ndarray) -> np.ndarray:
-    wrong = np.array([int(line) for line in path.read_text(encoding="utf-8").split()], np.int64)
-    unknown = np.setdiff1d(wrong, ids)
-    if len(unknown):
+    wrong = [int(line) for line in path.read_text(encoding="utf-8").split()]
+    unknown = sorted(set(wrong).difference(ids.tolist()))
+    if unknown:
         message = (
             "--wrong-labels must list ids of --data. "
-            f"Received: {str(path)!r} with {len(unknown)} others, such as {unknown[0]}."
+            f"Received: {str(path)!r} with {len(unknown)} others, such as {unknown[0]}. "
+            "Ids are positions from 0 where the data have none of their own."
         )
         raise CommandError(message)
     return np.isin(ids, wrong)

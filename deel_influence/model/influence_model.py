@@ -150,9 +150,9 @@ class BaseInfluenceModel:
         result = object.__new__(BaseInfluenceModel)
         vars(result).update(vars(self))
         result.model = self.model if model is None else model
-        result.weights = resolve_variables(
-            result.model, self.weights if weights is None else weights
-        )
+        if model is not None or weights is not None:  # else they may be frozen by now
+            chosen = self.weights if weights is None else weights
+            result.weights = resolve_variables(result.model, chosen)
         result.layout = ParameterLayout(result.weights)
         result.loss_function = loss_function or self.loss_function
         if process is not None:

@@ -17,7 +17,7 @@ from deel_influence.extras import require
 from deel_influence.utils.datasets import check_dataset, check_fixed_order
 from deel_influence.utils.files import replacing
 
-from ..utils.formatting import format_number, format_share
+from ..utils.formatting import format_number, format_share, printable
 from .charts import FRAME, draw_curve, draw_histogram
 from .contents import Curve, Table
 from .examples import (
@@ -87,6 +87,7 @@ def write_report(
     check_dataset(dataset)
     check_fixed_order(dataset)
     positions = triage.most_suspicious(top)
+    _check_summary(summary)
     _check_class_names(triage, class_names)
     samples = read_samples(dataset, positions, len(triage))
     examples = describe_examples(triage, positions, samples, class_names, feature_names)
@@ -117,10 +118,19 @@ def write_report(
 def _environment(jinja2: Any) -> Any:
     """Return an environment that escapes all values and refuses unknown names."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # What is marked as safe is a text of this package.
+        finalize=lambda value: _shown(value) if type(value) is str else value,
     )
     environment.filters["number"] = format_number
     return environment
+
+
+def _shown(text: str) -> str:
+    return printable(text, keep="\n\t")
 
 
 def _read_template(name: str) -> str:
@@ -131,6 +141,19 @@ def _content_hash(text: str) -> str:
     """Name a text as a content security policy does, which then allows it and nothing else."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
+
+
+def _check_summary(summary: Any) -> None:
+    """Refuse a summary that is no dict of dicts."""
+    whole = isinstance(summary, Mapping)
+    odd = [card for card in summary.values() if not isinstance(card, Mapping)] if whole else []
+    if not whole or odd:
+        received = f"a card that is {odd[0]!r}" if odd else type(summary).__name__
+        message = (
+            "Argument `summary` must be a dict of cards, each a dict of names and values. "
+            f'Received: {received}. Write {{"Model": {{"name": "my model"}}}}, or {{}} for none.'
+        )
+        raise ValueError(message)
 
 
 def _check_class_names(triage: Triage, class_names: Sequence[str] | None) -> None:

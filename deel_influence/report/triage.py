@@ -19,6 +19,7 @@ from deel_influence.types import Batch, Verbosity
 from deel_influence.utils.datasets import as_int64
 from deel_influence.utils.digests import array_digest
 from deel_influence.utils.files import replacing
+from deel_influence.utils.formatting import printable_column
 from deel_influence.utils.kernels import Kernel
 from deel_influence.utils.records import UNREADABLE
 
@@ -104,9 +105,9 @@ class Triage:
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` to a Parquet file, whole or not at all."""
         with replacing(path) as temporary:
-            table = pa.table(self._columns())
-            sealed = table.replace_schema_metadata(
-                {_CHECKSUM: array_digest(*self._columns().values())}
+            columns = {name: printable_column(part) for name, part in self._columns().items()}
+            sealed = pa.table(columns).replace_schema_metadata(
+                {_CHECKSUM: array_digest(*columns.values())}
             )
             pq.write_table(sealed, temporary)
 

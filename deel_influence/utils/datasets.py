@@ -306,7 +306,7 @@ def _check_batched(element_spec: Any, argument: str, input_rank: int | None) -> 
     )
     if is_batch:
         raise LabelError(message + "Keep inputs, labels and weights of the same examples.")
-    raise NotBatchedError(message + "Where these are single examples, add .batch(128).")
+    raise NotBatchedError(message + "Add .batch(128) if these are single examples.")
 
 
 def _describe(element_spec: Any) -> str:
