@@ -6,6 +6,7 @@ The exit code is 2 for what a user can put right, 1 for what nobody expected, an
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import sys
 import textwrap
@@ -64,7 +65,8 @@ class OneLineErrors(TyperGroup):
                 )
         except _UsageError as error:
             help_command = f"{error.ctx.command_path} --help" if error.ctx else "--help"
-            _fail(f"{error.format_message().rstrip('.')}. Try: {help_command}")
+            received = _received(error, sys.argv[1:] if args is None else args)
+            _fail(f"{error.format_message().rstrip('.')}. {received}Try: {help_command}")
         except DeelInfluenceError as error:
             # Seen with --verbose.
             _logger.debug("The error in full:", exc_info=True)
@@ -129,6 +131,15 @@ def convergence_in_one_line(remedy: str) -> Iterator[None]:
             f"{times} a search did not converge, so that scores are less exact. {remedy}"
             f"The first: {found[0]}"
         )
+
+
+def _received(error: Any, args: Sequence[str]) -> str:
+    """Say what an option was given, where the message of its error does not."""
+    names = getattr(getattr(error, "param", None), "opts", ())
+    words = [word for text in args for word in text.split("=", 1)]
+    values = [value for name, value in itertools.pairwise(words) if name in names]
+    told = not values or repr(values[-1]) in error.format_message()
+    return "" if told else f"Received: {values[-1]!r}. "
 
 
 def _show_warning(

@@ -30,6 +30,8 @@ def read_wrong_labels(path: Path, ids: np.ndarray) -> np.ndarray:
     """
     try:
         mask = _listed(path, ids) if path.suffix == ".txt" else _read_mask(path)
+    except CommandError:
+        raise
     except UNREADABLE as error:
         message = (
             "--wrong-labels must be a .txt file of ids, or a .npy or .npz file of a mask. "

@@ -245,8 +245,8 @@ class PartialFit:
         self._next += 1
         if (part.stage, part.origin) != (stage, origin):
             message = (
-                "Sums of a fit must be of this model, strategy, settings and seed, stage after "
-                f"stage. Received: {part.stage!r} where those of {stage!r} are next, or sums of "
+                "Argument `parts` must be sums of this model, strategy, settings and seed, stage "
+                f"after stage. Received: {part.stage!r} where those of {stage!r} are next, or sums of "
                 "another fit. Compute them again."
             )
             raise ValueError(message)

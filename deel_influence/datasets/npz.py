@@ -14,6 +14,10 @@ from .source import DataSource, stream_arrays
 _EXAMPLE_KEYS = (("x", "y"), ("x_train", "y_train"))
 _ID_KEYS = ("ids", "id")
 # What NumPy and zipfile raise on files that are truncated, are no archive, or hold pickles.
+_NUMBERS = {
+    "x": "Encode texts as numbers, or save them as a tf.data dataset for a model that reads texts.",
+    "y": "Number classes with np.unique(y, return_inverse=True)[1].",
+}
 _REMEDY = "Write it with np.savez(FILE, x=x, y=y)."
 
 
@@ -87,7 +91,7 @@ def _check_examples(key: str, array: np.ndarray, path: Path) -> None:
     if array.dtype.kind not in "biuf":
         message = (
             f"The array `{key}` of {str(path)!r} must be numeric. Received: dtype {array.dtype}. "
-            "Number classes with np.unique(y, return_inverse=True)[1]."
+            f"{_NUMBERS[key[0]]}"
         )
         raise DataSourceError(message)
 

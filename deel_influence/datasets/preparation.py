@@ -59,8 +59,9 @@ def _check_hosts(builder: tfds.core.DatasetBuilder) -> None:
     DataSourceError
         Names the host.
     """
-    downloads = Path(builder.data_dir_root) / "downloads"
-    if builder.is_prepared() or any(downloads.glob("*")):  # which may hold all that is needed
+    folder = Path(builder.data_dir)
+    root = folder.parents[builder.info.full_name.count("/")]
+    if folder.exists() or any(root.glob("downloads/*")):  # which may hold all that is needed
         return
     for host, port in dict.fromkeys(map(_gate, builder.url_infos or ())):
         try:

@@ -32,7 +32,7 @@ class HeldData:
         sizes = sorted({int(t.shape[0]) if t.shape.rank else 0 for t in flat})
         if len(sizes) != 1 or sizes[0] == 0:
             message = (
-                f"Arguments {' and '.join(f'`{name}`' for name in names)} must have one row for "
+                f"Argument {' and '.join(f'`{name}`' for name in names)} must have one row for "
                 "each example, and at least one. Received: "
                 f"{' and '.join(map(str, sizes))} rows."
             )

@@ -67,7 +67,7 @@ def join_values(values: Sequence[Values], axis: int) -> Values:
     """
     if len({str(tf.nest.map_structure(lambda v: v.shape[2:], part)) for part in values}) > 1:
         message = (
-            "All training examples must have the same shape for their values to make one array. "
+            "Argument `train_set` must have examples of one shape for their values to make one array. "
             "Received: batches of several shapes. Use `influence_blocks`, which yields them batch "
             "by batch."
         )

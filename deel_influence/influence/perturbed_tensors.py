@@ -194,7 +194,7 @@ def choose_perturbed(
         floats = tuple(dtypes)
     if not floats and not embeddings:
         message = (
-            "The model's inputs must hold numbers for them to be moved. Received: none that do. "
+            "Argument `model` must take numbers as inputs for them to be moved. Received: none that do. "
             "Name a layer whose output is to be moved: layer='...'."
         )
         raise ValueError(message)

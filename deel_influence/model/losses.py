@@ -199,8 +199,9 @@ def _resolve(loss: Any) -> Any:
     """Turn names into losses, in a single loss or in a list or dict of them."""
     if loss is None:
         message = (
-            "The model has no loss. Pass `loss_function=` (a Keras loss, its name, or a "
-            "callable), or compile the model first: model.compile(loss=...)."
+            "The model must have a loss. Received: a model that has no loss. Pass "
+            "`loss_function=` (a Keras loss, its name, or a callable), or compile the model first: "
+            "model.compile(loss=...)."
         )
         raise MissingLossError(message)
     if isinstance(loss, dict):

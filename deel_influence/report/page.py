@@ -88,6 +88,8 @@ def write_report(
     check_fixed_order(dataset)
     positions = triage.most_suspicious(top)
     _check_summary(summary)
+    _check_names("class_names", class_names)
+    _check_names("feature_names", feature_names)
     _check_class_names(triage, class_names)
     samples = read_samples(dataset, positions, len(triage))
     examples = describe_examples(triage, positions, samples, class_names, feature_names)
@@ -154,6 +156,17 @@ def _check_summary(summary: Any) -> None:
             f'Received: {received}. Write {{"Model": {{"name": "my model"}}}}, or {{}} for none.'
         )
         raise ValueError(message)
+
+
+def _check_names(argument: str, names: Any) -> None:
+    """Refuse names that are one text, whose letters would be taken for them, or no names."""
+    if names is None or (isinstance(names, Sequence | np.ndarray) and not isinstance(names, str)):
+        return
+    message = (
+        f"Argument `{argument}` must be None or a sequence of names. Received: {names!r}. Pass a "
+        'list: ["cat", "dog"].'
+    )
+    raise TypeError(message)
 
 
 def _check_class_names(triage: Triage, class_names: Sequence[str] | None) -> None:

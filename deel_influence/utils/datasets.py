@@ -19,7 +19,7 @@ from ..errors import (
 )
 from ..types import Batch, IdFunction
 from .reasons import readable, reading
-from .tensors import dense_dataset
+from .tensors import dense_dataset, described
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def check_dataset(dataset: Any, argument: str = "dataset", input_rank: int | Non
     InfiniteDatasetError
         If it is known never to end.
     LabelError
-        If it yields batches with other numbers of labels than of inputs.
+        If it is known to yield batches with other numbers of labels than of inputs.
     """
     if not isinstance(dataset, tf.data.Dataset):
         message = (
@@ -172,10 +172,13 @@ def numbered_batches(
         If the dataset yields nothing.
     DataSourceError
         If it cannot be read to its end.
+    LabelError
+        If a batch has another number of labels than of inputs.
     """
     position = 0
     for batch in readable(dense_dataset(dataset), argument):
         size = batch_size_of(batch)
+        _check_even(batch, argument)
         if id_fn is None:
             ids = np.arange(position, position + size, dtype=np.int64)
         else:
@@ -307,6 +310,17 @@ def _check_batched(element_spec: Any, argument: str, input_rank: int | None) -> 
     if is_batch:
         raise LabelError(message + "Keep inputs, labels and weights of the same examples.")
     raise NotBatchedError(message + "Add .batch(128) if these are single examples.")
+
+
+def _check_even(batch: Batch, argument: str) -> None:
+    """Refuse a batch whose parts have other numbers of examples."""
+    sizes = {part.shape[0] for part in tf.nest.flatten(batch) if part.shape.rank}
+    if len(sizes) > 1:
+        message = (
+            f"Argument `{argument}` must yield as many labels, and sample weights, as inputs. "
+            f"Received: {described(batch)}. Keep inputs, labels and weights of the same examples."
+        )
+        raise LabelError(message)
 
 
 def _describe(element_spec: Any) -> str:

@@ -13,6 +13,7 @@ from ..errors import BatchError, DeelInfluenceError, NonFiniteError
 from .datasets import Item
 from .kernels import Kernel
 from .reasons import reason_of
+from .tensors import described
 
 
 def run(
@@ -77,8 +78,9 @@ def _named(item: Item) -> Iterator[None]:
         check_finite_inputs(item)
         first, last = item.ids[0], item.ids[-1]
         message = (
-            f"Batch {item.index} (counting from 0; examples {first} to {last}) cannot be computed: "
-            f"{reason_of(error)}. {_REMEDIES.get(type(error), _other_remedy(error))}"
+            "The model and its loss must take every batch. Received: batch "
+            f"{item.index} (counting from 0; examples {first} to {last}), {described(item.batch)}, "
+            f"which fails with: {reason_of(error)}. {_REMEDIES.get(type(error), _other_remedy(error))}"
         )
         raise BatchError(message) from error
 

@@ -32,6 +32,12 @@ def is_ragged(nest: Any) -> bool:
     return any(isinstance(part, ragged) for part in tf.nest.flatten(nest))
 
 
+def described(nest: Any) -> str:
+    """Tell the shapes of the tensors in a batch, for messages."""
+    shapes = [str(tuple(part.shape)) for part in tf.nest.flatten(nest) if hasattr(part, "shape")]
+    return f"a batch of shapes {', '.join(shapes)}"
+
+
 def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Stack arrays of one rank along a new first axis, with zeros or empty texts at their ends.
 
