@@ -193,9 +193,9 @@ class TracInFactory(InfluenceCalculatorFactory):
         """
         if train_info is None or not len(train_info[0]):
             message = (
-                "Argument `train_info` must hold the models that the training passed through, which "
-                "TracIn needs. Received: none. Give the training procedure `epochs_to_save=`, "
-                "epochs counted from 0 that it reaches."
+                "Argument `train_info` must hold the models that the training passed through, "
+                "which TracIn needs. Received: none. Give the training procedure "
+                "`epochs_to_save=`, epochs counted from 0 that it reaches."
             )
             raise ValueError(message)
         models, learning_rates = train_info[:2]

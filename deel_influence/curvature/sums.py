@@ -246,8 +246,8 @@ class PartialFit:
         if (part.stage, part.origin) != (stage, origin):
             message = (
                 "Argument `parts` must be sums of this model, strategy, settings and seed, stage "
-                f"after stage. Received: {part.stage!r} where those of {stage!r} are next, or sums of "
-                "another fit. Compute them again."
+                f"after stage. Received: {part.stage!r} where those of {stage!r} are next, or sums "
+                "of another fit. Compute them again."
             )
             raise ValueError(message)
         return part.totals, part.num_examples

@@ -101,8 +101,8 @@ def suspects(scores: np.ndarray, mislabelled: np.ndarray) -> tuple[np.ndarray, n
         raise ValueError(message)
     if mislabelled.dtype != bool:
         message = (
-            "Argument `mislabelled` must be a mask of dtype bool. "
-            f"Received: dtype {mislabelled.dtype}. Compare the labels: given != true."
+            "Argument `mislabelled` must be a mask of dtype bool. Received: dtype "
+            f"{mislabelled.dtype}. Compare the labels: given != true."
         )
         raise ValueError(message)
     if np.isnan(scores).any():

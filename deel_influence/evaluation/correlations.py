@@ -149,8 +149,8 @@ def correlate_queries(
     if nothing_to_predict.all():
         message = (
             "Argument `outputs` must differ between retrainings for at least one query. Received: "
-            f"the same outputs from all {len(truths)} for each of {truths.shape[1]} queries. Leave out more "
-            "examples, or look at an output that is no class, such as the loss."
+            f"the same outputs from all {len(truths)} for each of {truths.shape[1]} queries. Leave "
+            "out more examples, or look at an output that is no class, such as the loss."
         )
         raise ValueError(message)
     values = correlation(predictions.T, truths.T)

@@ -33,8 +33,7 @@ class HeldData:
         if len(sizes) != 1 or sizes[0] == 0:
             message = (
                 f"Argument {' and '.join(f'`{name}`' for name in names)} must have one row for "
-                "each example, and at least one. Received: "
-                f"{' and '.join(map(str, sizes))} rows."
+                f"each example, and at least one. Received: {' and '.join(map(str, sizes))} rows."
             )
             raise ValueError(message)
         self.num_examples = sizes[0]

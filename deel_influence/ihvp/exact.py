@@ -124,8 +124,8 @@ class ExactIHVP(InverseHessianVectorProduct):
             return
         if train_dataset is None:
             message = (
-                "Argument `train_dataset` or `train_hessian` must be given: ExactIHVP needs data or a "
-                "matrix. Received: neither. Pass the training set."
+                "Argument `train_dataset` or `train_hessian` must be given: ExactIHVP needs data "
+                "or a matrix. Received: neither. Pass the training set."
             )
             raise ValueError(message)
         data = self._fit_dataset()

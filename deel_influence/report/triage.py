@@ -78,7 +78,10 @@ class Triage:
         """Check that the columns are of one length."""
         shapes = {name: np.shape(getattr(self, name)) for name in _COLUMNS.values()}
         if len(set(shapes.values())) != 1 or len(shapes["ids"]) != 1:
-            message = f"Argument `ids` and the other columns must have one shape (n,). Received: {shapes}."
+            message = (
+                "Argument `ids` must have one shape (n,) with the other columns. Received: "
+                f"{shapes}."
+            )
             raise ValueError(message)
 
     def __len__(self) -> int:

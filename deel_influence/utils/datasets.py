@@ -75,8 +75,8 @@ def check_dataset(dataset: Any, argument: str = "dataset", input_rank: int | Non
     if not isinstance(dataset, tf.data.Dataset):
         message = (
             f"Argument `{argument}` must be a batched tf.data.Dataset. Received: "
-            f"{type(dataset).__name__}. From arrays: "
-            "tf.data.Dataset.from_tensor_slices((x, y)).batch(128)."
+            f"{type(dataset).__name__}. From arrays: tf.data.Dataset.from_tensor_slices((x, "
+            "y)).batch(128)."
         )
         raise TypeError(message)
     _check_batched(dataset.element_spec, argument, input_rank)

@@ -78,9 +78,9 @@ def _named(item: Item) -> Iterator[None]:
         check_finite_inputs(item)
         first, last = item.ids[0], item.ids[-1]
         message = (
-            "The model and its loss must take every batch. Received: batch "
-            f"{item.index} (counting from 0; examples {first} to {last}), {described(item.batch)}, "
-            f"which fails with: {reason_of(error)}. {_REMEDIES.get(type(error), _other_remedy(error))}"
+            f"The model and its loss must take every batch. Received: batch {item.index} (counting "
+            f"from 0; examples {first} to {last}), {described(item.batch)}, which fails with: "
+            f"{reason_of(error)}. {_REMEDIES.get(type(error), _other_remedy(error))}"
         )
         raise BatchError(message) from error
 

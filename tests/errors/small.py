@@ -1,4 +1,4 @@
-"""The small problem that every row of the tables of errors begins with, and what a row has to say."""
+"""The small problem that all rows of the tables begin with, and what a row has to say."""
 
 from __future__ import annotations
 
