@@ -95,8 +95,8 @@ def suspects(scores: np.ndarray, mislabelled: np.ndarray) -> tuple[np.ndarray, n
     scores, mislabelled = np.asarray(scores), np.asarray(mislabelled)
     if scores.ndim != 1 or scores.shape != mislabelled.shape:
         message = (
-            "Argument `mislabelled` must have the shape (n,) of `scores`. "
-            f"Received: {mislabelled.shape} for scores of shape {scores.shape}."
+            "Argument `scores` and argument `mislabelled` must both have the shape (n,). "
+            f"Received: {scores.shape} and {mislabelled.shape}."
         )
         raise ValueError(message)
     if mislabelled.dtype != bool:

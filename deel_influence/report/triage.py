@@ -79,7 +79,7 @@ class Triage:
         shapes = {name: np.shape(getattr(self, name)) for name in _COLUMNS.values()}
         if len(set(shapes.values())) != 1 or len(shapes["ids"]) != 1:
             message = (
-                "Argument `ids` must have one shape (n,) with the other columns. Received: "
+                "Argument `ids` and the other columns must all have one shape (n,). Received: "
                 f"{shapes}."
             )
             raise ValueError(message)

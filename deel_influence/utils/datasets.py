@@ -75,8 +75,8 @@ def check_dataset(dataset: Any, argument: str = "dataset", input_rank: int | Non
     if not isinstance(dataset, tf.data.Dataset):
         message = (
             f"Argument `{argument}` must be a batched tf.data.Dataset. Received: "
-            f"{type(dataset).__name__}. From arrays: tf.data.Dataset.from_tensor_slices((x, "
-            "y)).batch(128)."
+            f"{type(dataset).__name__}. From arrays: "
+            "tf.data.Dataset.from_tensor_slices((x, y)).batch(128)."
         )
         raise TypeError(message)
     _check_batched(dataset.element_spec, argument, input_rank)
@@ -304,12 +304,12 @@ def _check_batched(element_spec: Any, argument: str, input_rank: int | None) -> 
         return
     is_batch = input_rank is not None and first_rank == input_rank
     message = (
-        f"Argument `{argument}` must yield as many labels, and sample weights, as inputs. "
-        f"Received: elements of {_describe(element_spec)}. "
+        f"Argument `{argument}` must yield batches of as many labels, and sample weights, as "
+        f"inputs. Received: elements of {_describe(element_spec)}. "
     )
     if is_batch:
         raise LabelError(message + "Keep inputs, labels and weights of the same examples.")
-    raise NotBatchedError(message + "Add .batch(128) if these are single examples.")
+    raise NotBatchedError(message + "Where these are single examples: Add .batch(128).")
 
 
 def _check_even(batch: Batch, argument: str) -> None:
@@ -317,8 +317,9 @@ def _check_even(batch: Batch, argument: str) -> None:
     sizes = {part.shape[0] for part in tf.nest.flatten(batch) if part.shape.rank}
     if len(sizes) > 1:
         message = (
-            f"Argument `{argument}` must yield as many labels, and sample weights, as inputs. "
-            f"Received: {described(batch)}. Keep inputs, labels and weights of the same examples."
+            f"Argument `{argument}` must yield batches of as many labels, and sample weights, as "
+            f"inputs. Received: {described(batch)}. Keep inputs, labels and weights of the same "
+            "examples."
         )
         raise LabelError(message)
 

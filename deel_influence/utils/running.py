@@ -78,8 +78,8 @@ def _named(item: Item) -> Iterator[None]:
         check_finite_inputs(item)
         first, last = item.ids[0], item.ids[-1]
         message = (
-            f"The model and its loss must take every batch. Received: batch {item.index} (counting "
-            f"from 0; examples {first} to {last}), {described(item.batch)}, which fails with: "
+            f"Batch {item.index} (counting from 0; examples {first} to {last}) must be one that "
+            f"the model and its loss take. Received: {described(item.batch)}, which fails with: "
             f"{reason_of(error)}. {_REMEDIES.get(type(error), _other_remedy(error))}"
         )
         raise BatchError(message) from error
