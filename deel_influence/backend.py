@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from .errors import BackendError
 
@@ -28,3 +29,11 @@ def check_backend() -> None:
             "imported, or change ~/.keras/keras.json."
         )
         raise BackendError(message)
+
+
+def is_command_line() -> bool:
+    """Tell whether this process was started as the command line, which says errors in one line."""
+    return any(
+        "deel_influence.cli" in part or Path(part).name == "deel-influence"
+        for part in sys.orig_argv
+    )

@@ -36,7 +36,7 @@ class NonFiniteError(DeelInfluenceError, ValueError):
 
 
 class BatchError(DeelInfluenceError, ValueError):
-    """TensorFlow refuses to compute a batch; the message names it and gives the reason."""
+    """A batch cannot be read or computed; the message gives the reason."""
 
 
 class UnsupportedModelError(DeelInfluenceError, ValueError):

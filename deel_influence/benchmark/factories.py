@@ -193,8 +193,9 @@ class TracInFactory(InfluenceCalculatorFactory):
         """
         if train_info is None or not len(train_info[0]):
             message = (
-                "TracIn needs the models that the training passed through. Received: none. Give "
-                "the training procedure `epochs_to_save=`, epochs counted from 0 that it reaches."
+                "Argument `train_info` must hold the models that the training passed through, "
+                "which TracIn needs. Received: none. Give the training procedure "
+                "`epochs_to_save=`, epochs counted from 0 that it reaches."
             )
             raise ValueError(message)
         models, learning_rates = train_info[:2]
@@ -311,7 +312,7 @@ def _check_settings(ihvp_mode: str, settings: Mapping[str, Any]) -> None:
     accepted = strategy.accepted_settings() - {"model", "train_dataset"}
     if unknown := sorted(set(settings) - accepted):
         message = (
-            f"The strategy {ihvp_mode!r} takes the settings {sorted(accepted)}. "
+            f"Argument `settings` must be of the strategy {ihvp_mode!r}, among {sorted(accepted)}. "
             f"Received: {unknown}. Leave them out, or choose another strategy."
         )
         raise ValueError(message)

@@ -63,8 +63,8 @@ class ModelsSaver(keras.callbacks.Callback):
         self.steps_to_save = check_moments("steps_to_save", steps_to_save, first=1)
         if bool(self.epochs_to_save) == bool(self.steps_to_save):
             message = (
-                "Either `epochs_to_save` or `steps_to_save` must be given. Received: "
-                f"epochs_to_save={epochs_to_save!r}, steps_to_save={steps_to_save!r}."
+                "Argument `epochs_to_save` or `steps_to_save` must be given, and not both. "
+                f"Received: epochs_to_save={epochs_to_save!r}, steps_to_save={steps_to_save!r}."
             )
             raise ValueError(message)
         self.models: list[keras.Model] = []

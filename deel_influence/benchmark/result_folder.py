@@ -97,7 +97,7 @@ class ResultFolder:
     def _file(self, method: str, seed: int) -> Path:
         if Path(method).name != method or method in ("", ".."):
             message = (
-                "The name of a method must be one that a folder can have. "
+                "Argument `method` must be a name that a folder can have. "
                 f"Received: {method!r}. Leave slashes out."
             )
             raise ValueError(message)

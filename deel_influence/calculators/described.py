@@ -134,7 +134,8 @@ class Described(Portable):
         own = [name for name in self._arguments if not self._is_restorable(name)]
         if own:
             message = (
-                f"A {type(self).__name__} cannot be saved in a file of settings, because of its "
+                f"Argument `{own[0]}` must be a number, text or list for settings to be saved. "
+                f"Received: a {type(self).__name__} that cannot be, because of its "
                 f"{', '.join(own)}. Use pickle, which holds all of it but the data."
             )
             raise ValueError(message)

@@ -96,7 +96,10 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
             )
             raise ValueError(message)
         if load_path is None:
-            message = "CACHE.DISK needs the path of saved influence vectors. Received: None."
+            message = (
+                "Argument `load_influence_vector_path` must be the path of saved influence vectors "
+                "for CACHE.DISK. Received: None. Save them with `compute_influence_vector`."
+            )
             raise ValueError(message)
         origin = self.origin()
         VectorReader(load_path, origin)  # a wrong path is reported now, not at the first query

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
+from ..utils.tensors import stacked
 
 
 class SamplePool:
@@ -53,15 +54,16 @@ class SamplePool:
                     f"{key!r} for two of the examples."
                 )
                 raise ValueError(message)
-            self._samples[key] = [leaf[position : position + 1] for leaf in leaves]
+            self._samples[key] = [leaf[position, ...] for leaf in leaves]
         if len(self._samples) > 2 * len(wanted):
             self._samples = {key: self._samples[key] for key in wanted.tolist()}
 
     def collect(self, ids: np.ndarray) -> Any:
-        """Return the inputs named by ``ids`` ``(m, k)``, each tensor of shape ``(m, k, ...)``."""
+        """Return the inputs named by ``ids`` ``(m, k)``, each tensor of shape ``(m, k, ...)``.
+
+        Where batches are padded to lengths of their own, the longest of these inputs gives it.
+        """
         rows = [self._samples[key] for key in ids.ravel().tolist()]
-        leaves = [
-            tf.convert_to_tensor(np.concatenate(values).reshape(*ids.shape, *values[0].shape[1:]))
-            for values in zip(*rows, strict=True)
-        ]
+        stacks = [stacked(values) for values in zip(*rows, strict=True)]
+        leaves = [tf.convert_to_tensor(s.reshape(*ids.shape, *s.shape[1:])) for s in stacks]
         return tf.nest.pack_sequence_as(self._structure, leaves)

@@ -8,11 +8,12 @@ import tensorflow as tf
 
 from ..model.influence_model import BaseInfluenceModel
 from ..utils.kernels import relax
+from ..utils.tensors import dense_dataset
 
 
 def relaxed_element_spec(dataset: tf.data.Dataset) -> Any:
     """Return the element spec of a dataset with an unknown batch size."""
-    return tf.nest.map_structure(relax, dataset.element_spec)
+    return tf.nest.map_structure(relax, dense_dataset(dataset).element_spec)
 
 
 def inputs_spec(model: BaseInfluenceModel, dataset: tf.data.Dataset) -> Any:
@@ -23,7 +24,9 @@ def inputs_spec(model: BaseInfluenceModel, dataset: tf.data.Dataset) -> Any:
         # `Dataset.map` passes the parts of a tuple one by one, anything else as it is.
         return model.process_batch_for_loss_fn(parts if in_parts else parts[0])[0]
 
-    return relaxed_element_spec(dataset.map(inputs_of))
+    # AutoGraph would make an error of its own of those of the function.
+    plain = tf.autograph.experimental.do_not_convert(inputs_of)
+    return relaxed_element_spec(dense_dataset(dataset).map(plain))
 
 
 def top_k_spec(

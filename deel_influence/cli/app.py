@@ -6,6 +6,8 @@ TensorFlow takes seconds to load, so the commands import what they need when the
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -17,6 +19,9 @@ from .errors import OneLineErrors
 from .evaluate import evaluate
 from .fit import fit
 from .triage import triage
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as of shells."""
 
 app = typer.Typer(
     name="deel-influence",
@@ -58,4 +63,12 @@ app.command()(demo)
 
 def main() -> None:
     """Run the command line."""
-    app(prog_name="deel-influence")
+    try:
+        app(prog_name="deel-influence")
+    except SystemExit as ending:
+        if ending.code == INTERRUPTED:
+            # Not to wait for threads, such as those of a download that does not come on.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise

@@ -1,8 +1,12 @@
-"""What a user did wrong is one line on stderr and exit code 2; anything else is a traceback."""
+"""Whatever goes wrong is one line on stderr, and no traceback without ``--verbose``.
+
+The exit code is 2 for what a user can put right, 1 for what nobody expected, and 130 for Ctrl-C.
+"""
 
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import sys
 import textwrap
@@ -14,13 +18,15 @@ from typing import Any, NoReturn, TextIO
 import typer
 from typer.core import TyperGroup
 
+from ..backend import check_backend
 from ..errors import ConvergenceWarning, DeelInfluenceError
+from ..utils.formatting import printable
 
 # Typer brings its own copy of click, and of the error that click raises for every wrong option,
 # argument or command it exports only this subclass.
 _UsageError: Any = typer.BadParameter.__base__
 
-_USER_ERROR = 2
+_USER_ERROR, _UNEXPECTED = 2, 1
 # Some errors of Keras recite a whole configuration.
 _LONGEST_LINE = 1000
 
@@ -38,7 +44,7 @@ class CommandError(DeelInfluenceError, ValueError):
 
 
 class OneLineErrors(TyperGroup):
-    """A group of commands whose user errors are one line on stderr, with exit code 2."""
+    """A group of commands whose errors are one line on stderr."""
 
     def main(
         self,
@@ -53,23 +59,34 @@ class OneLineErrors(TyperGroup):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning
+                check_backend()
                 result = super().main(
                     args, prog_name, complete_var, False, windows_expand_args, **extra
                 )
         except _UsageError as error:
             help_command = f"{error.ctx.command_path} --help" if error.ctx else "--help"
-            _fail(f"{error.format_message().rstrip('.')}. Try: {help_command}")
+            received = _received(error, sys.argv[1:] if args is None else args)
+            _fail(f"{error.format_message().rstrip('.')}. {received}Try: {help_command}")
         except DeelInfluenceError as error:
             # Seen with --verbose.
             _logger.debug("The error in full:", exc_info=True)
             _fail(str(error))
-        except OSError as error:
-            if error.errno not in _DISK_ERRORS:
-                raise
-            place = f" of {error.filename!r}" if error.filename else ""
-            _fail(f"--out must be where the results can be written. The disk{place} says: {error}.")
         except typer.Abort:
             sys.exit(1)
+        except Exception as error:
+            _logger.debug("The error in full:", exc_info=True)
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                place = f" of {error.filename!r}" if error.filename else ""
+                rule = "--out must be where the results can be written."
+                _fail(f"{rule} The disk{place} says: {error}.")
+            if isinstance(error, MemoryError):
+                remedy = "Pass a smaller --batch-size, or fewer layers with --weights."
+                _fail(f"The memory does not suffice: {one_line(error, 200)}. {remedy}")
+            _fail(
+                f"unexpected error {type(error).__name__}: {one_line(error, 400)}. Run again with "
+                "--verbose to see where, and report it.",
+                _UNEXPECTED,
+            )
         if standalone_mode:
             # None, or the code of a `typer.Exit`.
             sys.exit(result)
@@ -77,8 +94,8 @@ class OneLineErrors(TyperGroup):
 
 
 def one_line(text: object, width: int = _LONGEST_LINE) -> str:
-    """Return ``text`` without line breaks and cut to ``width`` characters."""
-    return textwrap.shorten(str(text), width=width, placeholder=" ...")
+    """Return ``text`` without line breaks and control characters, cut to ``width`` characters."""
+    return printable(textwrap.shorten(str(text), width=width, placeholder=" ..."))
 
 
 @contextmanager
@@ -116,6 +133,15 @@ def convergence_in_one_line(remedy: str) -> Iterator[None]:
         )
 
 
+def _received(error: Any, args: Sequence[str]) -> str:
+    """Say what an option was given, where the message of its error does not."""
+    names = getattr(getattr(error, "param", None), "opts", ())
+    words = [word for text in args for word in text.split("=", 1)]
+    values = [value for name, value in itertools.pairwise(words) if name in names]
+    told = not values or repr(values[-1]) in error.format_message()
+    return "" if told else f"Received: {values[-1]!r}. "
+
+
 def _show_warning(
     message: Warning | str,
     category: type[Warning],
@@ -132,6 +158,6 @@ def _print_warning(message: Warning | str) -> None:
     typer.echo(f"Warning: {one_line(message)}", err=True)
 
 
-def _fail(text: str) -> NoReturn:
+def _fail(text: str, code: int = _USER_ERROR) -> NoReturn:
     typer.echo(f"Error: {one_line(text)}", err=True)
-    sys.exit(_USER_ERROR)
+    sys.exit(code)

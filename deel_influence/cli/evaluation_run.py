@@ -23,6 +23,7 @@ from ..evaluation.scores_folder import OtherScoresError
 from ..model.influence_model import InfluenceModel
 from ..report.contents import Table
 from ..utils.datasets import count_examples
+from ..utils.formatting import printable
 from .errors import CommandError, convergence_in_one_line
 from .evaluation_settings import EvaluationSettings
 from .last_layer import LastLayer
@@ -178,7 +179,7 @@ def _publish(evaluation: Evaluation, settings: EvaluationSettings, console: Cons
     for table in _tables(evaluation):
         console.print(rich_table(table))
     for note in evaluation.notes():
-        console.print(Text(f"{_MISSING}: {note}"))
+        console.print(Text(printable(f"{_MISSING}: {note}")))
     # A path must stay whole to be of use, and may hold brackets.
     files = f"Table:   {settings.out / TABLE}\nPicture: {picture}"
     console.print(Text(files), soft_wrap=True)

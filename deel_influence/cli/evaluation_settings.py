@@ -12,6 +12,8 @@ from .options import Ihvp, Method
 from .settings import (
     StrategySettings,
     TriageSettings,
+    check_at_least_one,
+    check_factor,
     check_file,
     check_method_of_trained,
     choose_metric,
@@ -165,15 +167,12 @@ def _named(
 
 
 def _check_truths(settings: EvaluationSettings, queries: str | None) -> None:
-    if settings.leave_one_out is not None and settings.leave_one_out < 2:
-        message = (
-            "--leave-one-out must be at least 2, to have something to compare. "
-            f"Received: {settings.leave_one_out}."
+    if settings.leave_one_out is not None:
+        check_at_least_one(
+            "--leave-one-out", settings.leave_one_out, 2, ", to have something to compare"
         )
-        raise CommandError(message)
-    if settings.subsets is not None and settings.subsets < 2:
-        message = f"--subsets must be at least 2, to be put in order. Received: {settings.subsets}."
-        raise CommandError(message)
+    if settings.subsets is not None:
+        check_at_least_one("--subsets", settings.subsets, 2, ", to be put in order")
     _check_l2(settings)
     _check_files(settings)
     compares = bool(settings.truths) or settings.retrains
@@ -203,6 +202,7 @@ def _check_l2(settings: EvaluationSettings) -> None:
     if not math.isfinite(settings.l2) or settings.l2 <= 0:
         message = f"--l2 must be finite and above 0. Received: {settings.l2:g}."
         raise CommandError(message)
+    check_factor("--l2", settings.l2)
 
 
 def _check_files(settings: EvaluationSettings) -> None:

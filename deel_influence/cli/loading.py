@@ -21,7 +21,7 @@ from ..datasets.reading import READ_ERRORS, reading_error
 from ..datasets.source import DataSource
 from ..datasets.sources import load_source
 from ..datasets.table import Columns
-from ..errors import DeelInfluenceError
+from ..errors import DataSourceError, DeelInfluenceError, MissingLossError, UnknownLayerError
 from ..model.influence_model import InfluenceModel
 from .errors import CommandError, one_line
 from .settings import InputSettings
@@ -74,6 +74,10 @@ def named_read_errors(source: DataSource) -> Iterator[None]:
         yield
     except READ_ERRORS as error:
         raise reading_error(source, error) from error
+    except DataSourceError as error:
+        if isinstance(error.__cause__, READ_ERRORS):
+            raise reading_error(source, error.__cause__) from error
+        raise
 
 
 def import_modules(modules: Sequence[str]) -> dict[str, Any]:
@@ -137,25 +141,33 @@ def load_model(path: Path, own: Mapping[str, Any] | None = None) -> keras.Model:
     CommandError
         If the file is corrupt, or not loadable in safe mode.
     """
+    if not zipfile.is_zipfile(path):
+        size = path.stat().st_size
+        raise _no_model(path, f"it has {size:,} bytes that are no archive, or a part of one")
     try:
         with warnings.catch_warnings():
             # Nobody trains here.
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
             return keras.models.load_model(path, custom_objects=own, safe_mode=True)
     except _UNLOADABLE as error:
-        unknown = _UNKNOWN_CLASS.search(str(error))
-        if unknown:
-            message = (
-                "--model must be made of layers that can be found. Received: "
-                f"{str(path)!r}, which has a {unknown[1]!r} that Keras does not know. Pass "
-                "--import MODULE, the Python module or file that defines it (its code is run)."
-            )
-            raise CommandError(message) from error
+        raise _no_model(path, error) from error
+
+
+def _no_model(path: Path, error: object) -> CommandError:
+    unknown = _UNKNOWN_CLASS.search(str(error))
+    if unknown:
         message = (
-            f"--model must be a model that Keras can load in safe mode. Received: {str(path)!r}, "
-            f"which fails with: {one_line(error, 500)}"
+            "--model must be made of layers that can be found. Received: "
+            f"{str(path)!r}, which has a {unknown[1]!r} that Keras does not know. Pass "
+            "--import MODULE, the Python module or file that defines it (its code is run)."
         )
-        raise CommandError(message) from error
+        return CommandError(message)
+    message = (
+        f"--model must be a model that Keras can load in safe mode. Received: {str(path)!r}, "
+        f"which fails with: {one_line(error, 500)}. Save the model again with "
+        "model.save('model.keras')."
+    )
+    return CommandError(message)
 
 
 def load_loss(name: str | None, own: Mapping[str, Any] | None = None) -> Any:
@@ -171,7 +183,7 @@ def load_loss(name: str | None, own: Mapping[str, Any] | None = None) -> Any:
     try:
         with keras.utils.custom_object_scope(own or {}):
             return keras.losses.get(name)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         message = (
             f"--loss must be the name of a Keras loss. Received: {name!r}. "
             "See https://keras.io/api/losses; for example: sparse_categorical_crossentropy."
@@ -192,9 +204,19 @@ def watch(model: keras.Model, weights: str | None, loss: Any) -> InfluenceModel:
         A loss, or None for the one that the model is compiled with.
     """
     start, _, last = (weights or "").partition(":")
-    return InfluenceModel(
-        model, start_layer=_layer_key(start), last_layer=_layer_key(last), loss_function=loss
-    )
+    try:
+        return InfluenceModel(
+            model, start_layer=_layer_key(start), last_layer=_layer_key(last), loss_function=loss
+        )
+    except MissingLossError as error:
+        message = (
+            "--loss must name the Keras loss of a model that was saved without one. Received: "
+            "neither. For example: --loss sparse_categorical_crossentropy."
+        )
+        raise CommandError(message) from error
+    except UnknownLayerError as error:
+        message = f"--weights must name LAYER or LAYER:LAYER of the model. {error}"
+        raise CommandError(message) from error
 
 
 def image_shape(model: keras.Model) -> ImageShape | None:
@@ -232,4 +254,4 @@ def check_fit(model: InfluenceModel, source: DataSource, option: str = "--data")
 def _layer_key(text: str) -> str | int | None:
     if not text:
         return None
-    return int(text) if text.lstrip("-").isdigit() else text
+    return int(text) if re.fullmatch("-?[0-9]{1,9}", text) else text

@@ -14,6 +14,9 @@ from .traits import TRAITS
 AUTO = "auto"
 
 _FITTED_SUFFIX = ".npz"
+# Counts beyond do not fit into TensorFlow's shapes, factors beyond not into single precision.
+_MOST = 2**31 - 1
+_SMALLEST, _LARGEST = 1e-30, 1e30
 # Their formulas divide by the damping alone.
 _NEED_DAMPING = (Ihvp.datainf, Ihvp.woodbury)
 
@@ -254,16 +257,36 @@ def make_folder(path: Path, rule: str = "--out must be a folder that can be writ
     return path
 
 
-def check_at_least_one(option: str, value: int) -> int:
-    """Return ``value`` if it is at least 1.
+def check_at_least_one(option: str, value: int, least: int = 1, reason: str = "") -> int:
+    """Return ``value`` if it is a count that can be: at least 1, or another ``least``.
 
     Raises
     ------
     CommandError
-        If it is not.
+        If it is not; ``reason`` says why.
     """
-    if value < 1:
-        message = f"{option} must be at least 1. Received: {value}."
+    if value < least:
+        message = f"{option} must be at least {least}{reason}. Received: {value}."
+        raise CommandError(message)
+    if value > _MOST:
+        message = f"{option} must be at most {_MOST}. Received: {value}. Pass a smaller number."
+        raise CommandError(message)
+    return value
+
+
+def check_factor(option: str, value: float) -> float:
+    """Return ``value`` if single precision can hold it, and what is computed with it.
+
+    Raises
+    ------
+    CommandError
+        If it is not 0 and too small or too large.
+    """
+    if value and not _SMALLEST <= value <= _LARGEST:
+        message = (
+            f"{option} must lie between {_SMALLEST:g} and {_LARGEST:g} where it is not 0. "
+            f"Received: {value:g}. Numbers beyond are no part of the results."
+        )
         raise CommandError(message)
     return value
 
@@ -291,6 +314,7 @@ def _parse_damping(text: str, ihvp: Ihvp) -> float | str:
     if not math.isfinite(value) or value < 0:
         message = f"--damping must be auto, or finite and not negative. Received: {text}."
         raise CommandError(message)
+    check_factor("--damping", value)
     if value == 0 and ihvp in _NEED_DAMPING:
         message = (
             f"--damping must be auto or above 0 with --ihvp {ihvp.value}, which divides by it. "

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from ..report.contents import Table
 from ..report.triage import Triage
+from ..utils.formatting import printable
 
 
 def suspects_table(triage: Triage, top: int) -> RichTable:
@@ -27,11 +28,15 @@ def suspects_table(triage: Triage, top: int) -> RichTable:
 def rich_table(table: Table) -> RichTable:
     """Return ``table`` for the terminal: texts to the left, numbers to the right."""
     # Titles and cells may hold brackets, which rich would read as its markup: `Text` is literal.
-    drawn = RichTable(title=Text(table.title), caption=Text(table.caption))
+    drawn = RichTable(title=_text(table.title), caption=_text(table.caption))
     for number, name in enumerate(table.columns):
         is_name = number == 0 and any(isinstance(row[0], str) for row in table.rows)
         # What is too long, such as a file name, goes on in the next line, and is whole.
-        drawn.add_column(Text(name), justify="left" if is_name else "right", overflow="fold")
+        drawn.add_column(_text(name), justify="left" if is_name else "right", overflow="fold")
     for row in table.rows:
-        drawn.add_row(*(Text(str(cell)) for cell in row))
+        drawn.add_row(*map(_text, row))
     return drawn
+
+
+def _text(cell: object) -> Text:
+    return Text(printable(cell))

@@ -30,6 +30,8 @@ def read_wrong_labels(path: Path, ids: np.ndarray) -> np.ndarray:
     """
     try:
         mask = _listed(path, ids) if path.suffix == ".txt" else _read_mask(path)
+    except CommandError:
+        raise
     except UNREADABLE as error:
         message = (
             "--wrong-labels must be a .txt file of ids, or a .npy or .npz file of a mask. "
@@ -44,8 +46,8 @@ def read_wrong_labels(path: Path, ids: np.ndarray) -> np.ndarray:
         raise CommandError(message)
     if not mask.any() or mask.all():
         message = (
-            "--wrong-labels must mark some examples, and not all. "
-            f"Received: {str(path)!r} with {int(mask.sum())} of {len(mask)}."
+            f"--wrong-labels must mark some examples, and not all. Received: {str(path)!r} with "
+            f"{int(mask.sum())} of {len(mask)}."
         )
         raise CommandError(message)
     return mask
@@ -58,8 +60,9 @@ def _listed(path: Path, ids: np.ndarray) -> np.ndarray:
     unknown = np.setdiff1d(wrong, known)
     if len(unknown):
         message = (
-            "--wrong-labels must list ids of --data. "
-            f"Received: {str(path)!r} with {len(unknown)} others, such as {unknown[0]}."
+            f"--wrong-labels must list ids of --data. Received: {str(path)!r} with {len(unknown)} "
+            f"others, such as {unknown[0]}. Ids are positions from 0 where the data have none of "
+            "their own."
         )
         raise CommandError(message)
     return np.isin(known, wrong)
@@ -72,8 +75,8 @@ def _read_mask(path: Path) -> np.ndarray:
     content = read_arrays(path)
     if KEY not in content:
         message = (
-            f"--wrong-labels must hold an array {KEY!r}. "
-            f"Received: {str(path)!r} with {list(content)}."
+            f"--wrong-labels must hold an array {KEY!r}. Received: {str(path)!r} with "
+            f"{list(content)}."
         )
         raise CommandError(message)
     return content[KEY]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..gradients.engine import GradientEngine
+from ..gradients.engine import GradientEngine, refusals_explained
 from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
@@ -60,7 +60,8 @@ class CurvatureData:
         self.frozen: FrozenPart | None = None
         if with_features:
             first = next(numbered_items(dataset, POSITION))
-            search = find_frozen_part(model, first.batch)
+            with refusals_explained(model, first.batch):
+                search = find_frozen_part(model, first.batch)
             self.whole_model_because, self.frozen = search.reason, search.part
         self._read_first_time()
 

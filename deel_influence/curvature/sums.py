@@ -248,9 +248,9 @@ class PartialFit:
         self._next += 1
         if (part.stage, part.origin) != (stage, origin):
             message = (
-                "Sums of a fit must be of this model, strategy, settings and seed, stage after "
-                f"stage. Received: {part.stage!r} where those of {stage!r} are next, or sums of "
-                "another fit. Compute them again."
+                "Argument `parts` must be sums of this model, strategy, settings and seed, stage "
+                f"after stage. Received: {part.stage!r} where those of {stage!r} are next, or sums "
+                "of another fit. Compute them again."
             )
             raise ValueError(message)
         return part.totals, part.num_examples

@@ -91,7 +91,7 @@ def _check_examples(key: str, array: np.ndarray, path: Path) -> None:
     if array.dtype.kind not in "biufUS":
         message = (
             f"The array `{key}` of {str(path)!r} must hold numbers or texts. Received: dtype "
-            f"{array.dtype}."
+            f"{array.dtype}. Save it as one of these."
         )
         raise DataSourceError(message)
 

@@ -71,12 +71,21 @@ def load_source(
 
     Raises
     ------
+    TypeError
+        If the source is neither text nor path.
     DataSourceError
         If the source is unknown, missing, corrupt, empty or of the wrong form.
     MissingExtraError
         If TensorFlow Datasets is asked for and cannot be imported.
     """
     check_batch_size(batch_size)
+    if not isinstance(source, (str, os.PathLike)):
+        message = (
+            f"Argument `source` must be a text or a path, one of: {_KINDS}. Received: "
+            f"{type(source).__name__}. From arrays: "
+            "tf.data.Dataset.from_tensor_slices((x, y)).batch(128)."
+        )
+        raise TypeError(message)
     source = os.fspath(source)
     if source.startswith("tfds:"):
         from .tfds_source import load_tfds  # TensorFlow Datasets is loaded where it is asked for.

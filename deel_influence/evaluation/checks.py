@@ -95,14 +95,14 @@ def suspects(scores: np.ndarray, mislabelled: np.ndarray) -> tuple[np.ndarray, n
     scores, mislabelled = np.asarray(scores), np.asarray(mislabelled)
     if scores.ndim != 1 or scores.shape != mislabelled.shape:
         message = (
-            "Arguments `scores` and `mislabelled` must both have the shape (n,). "
+            "Argument `scores` and argument `mislabelled` must both have the shape (n,). "
             f"Received: {scores.shape} and {mislabelled.shape}."
         )
         raise ValueError(message)
     if mislabelled.dtype != bool:
         message = (
-            "Argument `mislabelled` must be a mask of dtype bool. "
-            f"Received: dtype {mislabelled.dtype}. Compare the labels: given != true."
+            "Argument `mislabelled` must be a mask of dtype bool. Received: dtype "
+            f"{mislabelled.dtype}. Compare the labels: given != true."
         )
         raise ValueError(message)
     if np.isnan(scores).any():

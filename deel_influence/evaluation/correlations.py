@@ -148,9 +148,9 @@ def correlate_queries(
     nothing_to_predict = is_constant(truths.T)
     if nothing_to_predict.all():
         message = (
-            "The retrainings must differ in the output of at least one query. Received: the same "
-            f"outputs from all {len(truths)} for each of {truths.shape[1]} queries. Leave out more "
-            "examples, or look at an output that is no class, such as the loss."
+            "Argument `outputs` must differ between retrainings for at least one query. Received: "
+            f"the same outputs from all {len(truths)} for each of {truths.shape[1]} queries. Leave "
+            "out more examples, or look at an output that is no class, such as the loss."
         )
         raise ValueError(message)
     values = correlation(predictions.T, truths.T)

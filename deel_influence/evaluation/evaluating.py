@@ -281,8 +281,8 @@ def _checked_sizes(
     num_queries = None if queries is None else _checked_count(queries, "queries")
     if not comparison.truths and comparison.mislabelled is None:
         message = (
-            "Arguments `truth` and `mislabelled` must not both be None: there is nothing to "
-            "compare scores with. Received: neither. Make a truth with `retrain`."
+            "Argument `truth` or `mislabelled` must be given, to compare scores with. Received: "
+            "neither. Make a truth with `retrain`."
         )
         raise ValueError(message)
     if comparison.truths and queries is None:
@@ -350,7 +350,7 @@ def _check_shapes(name: str, scores: CalculatorScores, sizes: tuple[int, int | N
     for array, shape in ((scores.pairs, (num_queries, num_examples)), (scores.single, sizes[:1])):
         if array is not None and array.shape != shape:
             message = (
-                f"A calculator must give scores of the shape {shape} for these data. "
+                f"Argument `calculators` must give scores of the shape {shape} for these data. "
                 f"Received: {array.shape} from {name!r}."
             )
             raise ValueError(message)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.files import replacing
+from ..utils.formatting import csv_cell
 from ..utils.records import Arrays, RecordKind, Settings
 from .checks import require_pandas
 from .figure import draw_table
@@ -92,7 +93,7 @@ class Evaluation:
         }
         EVALUATION.write(folder / CONTENT, content)
         with replacing(folder / TABLE) as temporary:
-            self.table.to_csv(temporary)
+            self.table.rename(index=csv_cell, columns=csv_cell).to_csv(temporary)
         return folder
 
     @classmethod

@@ -44,7 +44,7 @@ def draw_table(
     count = len(heads) + bool(recalls)
     if not count:
         message = (
-            "Only tables with measures can be drawn. Received: the columns "
+            "Argument `table` must hold measures to be drawn. Received: the columns "
             f"{list(table)}. Evaluate with `truth` or `mislabelled`."
         )
         raise ValueError(message)

@@ -32,9 +32,8 @@ class HeldData:
         sizes = sorted({int(t.shape[0]) if t.shape.rank else 0 for t in flat})
         if len(sizes) != 1 or sizes[0] == 0:
             message = (
-                f"Arguments {' and '.join(f'`{name}`' for name in names)} must have one row for "
-                "each example, and at least one. Received: "
-                f"{' and '.join(map(str, sizes))} rows."
+                f"Argument {' and '.join(f'`{name}`' for name in names)} must have one row for "
+                f"each example, and at least one. Received: {' and '.join(map(str, sizes))} rows."
             )
             raise ValueError(message)
         self.num_examples = sizes[0]

@@ -121,7 +121,7 @@ def _pair(predicted: np.ndarray, actual: np.ndarray) -> tuple[np.ndarray, np.nda
     actual = finite_array(actual, "true_changes", shape, **sizes)
     if len(actual) < 2:
         message = (
-            "Arguments `predicted_changes` and `true_changes` must hold at least two removals. "
+            "Argument `predicted_changes` must hold at least two removals. "
             "Received: 1. Some tens are usual."
         )
         raise ValueError(message)

@@ -22,6 +22,7 @@ from ..model.influence_model import BaseInfluenceModel
 from ..model.keras_internals import all_layers, copy_keras_mask, keras_mask
 from ..model.overlay import TRACING, overlaid
 from ..types import Batch
+from ..utils.tensors import dense
 from .rules.registry import find_rule
 
 
@@ -32,7 +33,7 @@ class Tap:
     Attributes
     ----------
     inputs
-        Its first argument, shape ``(b, ...)``.
+        Its first argument, shape ``(b, ...)``, made dense where it was sparse.
     output
         Its pre-activation output, shape ``(b, ...)``.
     mask
@@ -257,12 +258,12 @@ def _tapped(
         mask = None if given is None else tf.cast(given, tf.bool)
         if activation is None:
             output = watch(original(inputs, *args, **kwargs))
-            seen.append(Tap(inputs, output, mask))
+            seen.append(Tap(dense(inputs), output, mask))
             return output
 
         def tapped_activation(pre_activation: tf.Tensor) -> tf.Tensor:
             output = watch(pre_activation)
-            seen.append(Tap(inputs, output, mask))
+            seen.append(Tap(dense(inputs), output, mask))
             return activation(output)
 
         with overlaid(layer, "activation", tapped_activation):

@@ -20,6 +20,7 @@ from ..utils.datasets import OrderGuard, batch_size_of
 from ..utils.derivatives import derivatives_checked
 from ..utils.kernels import Kernel
 from ..utils.reasons import reason_of
+from ..utils.tensors import described
 from .batch_gradients import BatchGradients, PlacedBlock
 from .blocks import RowsBlock
 from .capture import Forward
@@ -56,6 +57,7 @@ class GradientEngine:
         self._probes_left = MAX_PROBES
         self.order_guard = OrderGuard()
         self._kernels: dict[Hashable, tuple[Kernel, Callable[..., Any]]] = {}
+        self._known_forms: set[str] = set()
 
     @classmethod
     def of(cls, model: BaseInfluenceModel) -> GradientEngine:
@@ -96,14 +98,24 @@ class GradientEngine:
         """
         check_watched(self.model.model, self.model.weights)
         if self.is_final or (self.prepared and batch_size_of(batch) < 2):
+            self._check_form(batch)
             return
-        with derivatives_checked(), _refusals_explained(self.model, batch):
+        with derivatives_checked(), refusals_explained(self.model, batch):
             plan = settle(self.plan, batch)
+        self._known_forms.add(_form(batch))
         if plan != self.plan:
             self._kernels.clear()
         self.plan = plan
         self.prepared = True
         self._probes_left = 0 if self.plan.is_settled else self._probes_left - 1
+
+    def _check_form(self, batch: Batch) -> None:
+        """Run the model on one example of a form that it has not met."""
+        form = _form(batch)
+        if form not in self._known_forms:
+            with refusals_explained(self.model, batch):
+                self.model.per_example_losses(tf.nest.map_structure(lambda t: t[:1], batch))
+            self._known_forms.add(form)
 
     def gradients(self, batch: Batch) -> BatchGradients:
         """Return the gradients of a batch; to be called inside the function being traced."""
@@ -191,6 +203,11 @@ class GradientEngine:
         return kernel
 
 
+def _form(batch: Batch) -> str:
+    """Return types and shapes of a batch, the number of its examples apart."""
+    return str(tf.nest.map_structure(lambda t: (t.dtype, tuple(t.shape[1:])), batch))
+
+
 def _code(function: Any) -> Any:
     return getattr(function, "__code__", function)
 
@@ -226,26 +243,53 @@ def _is_same(one: Any, other: Any, seen: frozenset[int]) -> bool:
     return (is_plain(one) or dataclasses.is_dataclass(one)) and bool(one == other)
 
 
+_STEPS: tuple[tuple[Callable[[BaseInfluenceModel, Batch], Any], str], ...] = (
+    (BaseInfluenceModel.predict_batch, "Check that its inputs are what the model takes."),
+    (
+        BaseInfluenceModel.per_example_losses,
+        "The model takes its inputs; check its labels and sample weights, and the loss.",
+    ),
+)
+
+
 @contextmanager
-def _refusals_explained(model: BaseInfluenceModel, batch: Batch) -> Iterator[None]:
-    """Say what it is where TensorFlow or Keras refuses to run the model on some examples."""
+def refusals_explained(model: BaseInfluenceModel, batch: Batch) -> Iterator[None]:
+    """Say what it is where TensorFlow or Keras refuses to run the model on some examples.
+
+    Parameters
+    ----------
+    model
+        The wrapped model.
+    batch
+        The batch of which the body computes some examples.
+
+    Raises
+    ------
+    BatchError
+        If the model, or its loss, does not take the batch.
+    UnsupportedModelError
+        If it takes the batch, but not some of its examples.
+    """
     try:
         yield
     except DeelInfluenceError:
         raise
     except (ValueError, TypeError, tf.errors.OpError) as error:
-        try:
-            model.predict_batch(batch)
-        except (ValueError, TypeError, tf.errors.OpError):
-            message = (
-                f"A batch cannot be computed: {reason_of(error)}. Check that its inputs are what "
-                "the model takes."
-            )
-            raise BatchError(message) from error
+        for compute, remedy in _STEPS:
+            try:
+                compute(model, batch)
+            except DeelInfluenceError:
+                raise
+            except (ValueError, TypeError, tf.errors.OpError) as refusal:
+                message = (
+                    f"The model and its loss must take every batch. Received: {described(batch)}, "
+                    f"which fails with: {reason_of(refusal)}. {remedy}"
+                )
+                raise BatchError(message) from error
         message = (
             "The model must run on batches of any size, single examples included. Received: a "
             f"{type(model.model).__name__} that takes a batch of {batch_size_of(batch)}, but not "
             f"its first examples alone: {reason_of(error)}. Read the number of examples off the "
-            "inputs instead of fixing it; make recurrent layers with stateful=False."
+            "inputs instead of fixing it, as Input(batch_size=...) does."
         )
         raise UnsupportedModelError(message) from error

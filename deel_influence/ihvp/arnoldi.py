@@ -78,13 +78,13 @@ class ArnoldiIHVP(LowRankIHVP):
         seed: int | None = None,
     ) -> None:
         config = settings_in(locals())
+        check_count("subspace_dim", subspace_dim)
         if check_count("k_largest_eig_vals", k_largest_eig_vals) > subspace_dim:
             message = (
                 "Argument `k_largest_eig_vals` must not exceed `subspace_dim`. Received: "
-                f"{k_largest_eig_vals} of {subspace_dim}."
+                f"{k_largest_eig_vals} of {subspace_dim}. Keep fewer, or take a larger subspace."
             )
             raise ValueError(message)
-        check_count("subspace_dim", subspace_dim)
         super().__init__(model, train_dataset, config)
 
     @property

@@ -300,8 +300,8 @@ class InverseHessianVectorProduct(FitOfParts, ABC):
             damping = self.config.get("damping", 0.0)
             if damping == AUTO:
                 message = (
-                    f"The damping of {type(self).__name__} must be a number where it has to be "
-                    f"told from the curvature. Received: {AUTO!r}. Pass `damping=` a number."
+                    f"Argument `damping` of {type(self).__name__} must be a number where it has to "
+                    f"be told from the curvature. Received: {AUTO!r}. Pass `damping=` a number."
                 )
                 raise ValueError(message)
             values = resolve_damping(damping, layout, lambda: 0.0)

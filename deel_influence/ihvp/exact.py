@@ -125,8 +125,8 @@ class ExactIHVP(InverseHessianVectorProduct):
             return
         if train_dataset is None:
             message = (
-                "ExactIHVP needs data or a matrix. Received: neither. Pass `train_dataset=` or "
-                "`train_hessian=`."
+                "Argument `train_dataset` or `train_hessian` must be given: ExactIHVP needs data "
+                "or a matrix. Received: neither. Pass the training set."
             )
             raise ValueError(message)
         data = self._fit_dataset()

@@ -105,8 +105,8 @@ class LowRankIHVP(OperatorIHVP):
             return
         if diagonal.min() <= 0:
             message = (
-                "Dampings of single layers must all be above 0. Received: "
-                f"{self.damping_values.tolist()}."
+                "Argument `damping` must be above 0 for each layer where layers have their own. "
+                f"Received: {self.damping_values.tolist()}."
             )
             raise ValueError(message)
         self._scale = tf.constant(1 / np.sqrt(diagonal), self.model.dtype)

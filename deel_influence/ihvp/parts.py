@@ -92,8 +92,8 @@ class FitOfParts(TakesData):
         if not cls.fits_by_sums or sampled:
             received = "`n_samples_for_hessian`" if sampled else f"{cls.__name__}"
             message = (
-                "A fit of parts needs a strategy that adds up over all examples: ExactIHVP, "
-                f"KFACIHVP, EKFACIHVP or LoGraIHVP. Received: {received}."
+                "Argument `parts` needs a strategy that adds up over all examples: ExactIHVP, "
+                f"KFACIHVP, EKFACIHVP or LoGraIHVP. Received: {received}. Fit it on the whole."
             )
             raise ValueError(message)
         strategy: Any = cls

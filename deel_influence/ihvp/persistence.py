@@ -96,8 +96,8 @@ def restored_strategy(
         check_same_model(fitted_on, model, path)
     if strategy.needs_data and train_dataset is None:
         message = (
-            f"The products of {strategy.__name__} go over the training set. Received: none. "
-            "Pass `train_dataset=`."
+            "Argument `train_dataset` must be given: the products of "
+            f"{strategy.__name__} go over the training set. Received: none. Pass that of the fit."
         )
         raise ValueError(message)
     if strategy.needs_data:

@@ -50,8 +50,8 @@ class PerturbationBlock:
         """
         if isinstance(self.values, dict):
             message = (
-                "This needs one tensor that is moved. Received: "
-                f"{list(self.values)}. Choose one of them with input_name= or layer=."
+                f"This needs one tensor that is moved. Received: {list(self.values)}. Choose one "
+                "of them with input_name= or layer=."
             )
             raise UnsupportedModelError(message)
         return self.values
@@ -67,9 +67,9 @@ def join_values(values: Sequence[Values], axis: int) -> Values:
     """
     if len({str(tf.nest.map_structure(lambda v: v.shape[2:], part)) for part in values}) > 1:
         message = (
-            "All training examples must have the same shape for their values to make one array. "
-            "Received: batches of several shapes. Use `influence_blocks`, which yields them batch "
-            "by batch."
+            "Argument `train_set` must have examples of one shape for their values to make one "
+            "array. Received: batches of several shapes. Use `influence_blocks`, which yields them "
+            "batch by batch."
         )
         raise ValueError(message)
     return tf.nest.map_structure(lambda *parts: np.concatenate(parts, axis=axis), *values)

@@ -194,8 +194,8 @@ def choose_perturbed(
         floats = tuple(dtypes)
     if not floats and not embeddings:
         message = (
-            "The model's inputs must hold numbers for them to be moved. Received: none that do. "
-            "Name a layer whose output is to be moved: layer='...'."
+            "Argument `model` must take numbers as inputs for them to be moved. Received: none "
+            "that do. Name a layer whose output is to be moved: layer='...'."
         )
         raise ValueError(message)
     return PerturbedTensors(model, floats, tuple(embeddings), asked_for=False)

@@ -165,7 +165,7 @@ class SumOperator(LinearOperator):
         if len({(term.size, term.dtype) for term in self.terms}) != 1:
             found = [(term.size, term.dtype.name) for term in self.terms]
             message = (
-                f"Operators can be added if they have the same size and dtype. Received: {found}."
+                f"Argument `terms` must be operators of the same size and dtype. Received: {found}."
             )
             raise ValueError(message)
         super().__init__(self.terms[0].size, self.terms[0].dtype)

@@ -270,7 +270,7 @@ def as_source(source: Any) -> WeightSource:
     if isinstance(source, (str, Path)):
         return WeightFile(source)
     message = (
-        "A checkpoint must be the path of a file with weights, or an InfluenceModel. Received: "
+        "Argument `models` must hold paths of files with weights, or InfluenceModels. Received: "
         f"{type(source).__name__}. Wrap a Keras model: InfluenceModel(model)."
     )
     raise TypeError(message)

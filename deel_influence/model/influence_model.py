@@ -10,8 +10,9 @@ import keras
 import tensorflow as tf
 
 from ..backend import check_backend
-from ..errors import IgnoredTermWarning, UnsupportedModelError
+from ..errors import IgnoredTermWarning
 from ..types import Batch, BatchProcessor
+from .acceptance import check_model
 from .class_weight import with_class_weight
 from .cloning import from_pickle, to_pickle
 from .losses import PerExampleLoss
@@ -27,7 +28,7 @@ from .objective import (
     warn_of_own_training,
 )
 from .parameters import ParameterLayout
-from .reading import default_process_batch
+from .reading import checked_process, default_process_batch
 from .selection import LayerKey, resolve_variables, select_weights, watched_places
 
 Resource = TypeVar("Resource")
@@ -92,7 +93,7 @@ class BaseInfluenceModel:
         weight_decay: float | str = AUTO,
         regularizer_weight: float | None = None,
     ) -> None:
-        _check_model(model)
+        check_model(model)
         self.model = model
         if weights_to_watch is None:
             weights_to_watch = model.trainable_variables
@@ -106,8 +107,8 @@ class BaseInfluenceModel:
         names = getattr(model, "output_names", None)
         self.loss_function = PerExampleLoss(loss_function, loss_weights, loss_over_positions, names)
         self.class_weight = class_weight
-        self.unweighted_process = process_batch_for_loss_fn
-        self.process_batch_for_loss_fn = with_class_weight(process_batch_for_loss_fn, class_weight)
+        self.unweighted_process = checked_process(process_batch_for_loss_fn)
+        self.process_batch_for_loss_fn = with_class_weight(self.unweighted_process, class_weight)
         self.terms = training_terms(model, self.weights, weight_decay, regularizer_weight)
         self._resources: dict[Hashable, Any] = {}
         self._told: set[str] = set()
@@ -149,9 +150,9 @@ class BaseInfluenceModel:
         result = object.__new__(BaseInfluenceModel)
         vars(result).update(vars(self))
         result.model = self.model if model is None else model
-        result.weights = resolve_variables(
-            result.model, self.weights if weights is None else weights
-        )
+        if model is not None or weights is not None:  # else they may be frozen by now
+            chosen = self.weights if weights is None else weights
+            result.weights = resolve_variables(result.model, chosen)
         result.layout = ParameterLayout(result.weights)
         result.loss_function = loss_function or self.loss_function
         if process is not None:
@@ -347,7 +348,7 @@ class InfluenceModel(BaseInfluenceModel):
         weight_decay: float | str = AUTO,
         regularizer_weight: float | None = None,
     ) -> None:
-        _check_model(model)
+        check_model(model)
         super().__init__(
             model,
             select_weights(model, start_layer, last_layer, loss_function or compiled_loss(model)),
@@ -385,15 +386,3 @@ def check_influence_model(model: Any) -> None:
             f"{type(model).__name__}. Wrap the Keras model: InfluenceModel(model)."
         )
         raise TypeError(message)
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        message = f"Argument `model` must be a keras.Model. Received: {type(model).__name__}."
-        raise TypeError(message)
-    if not model.built:
-        message = (
-            "The model must be built, so that its weights exist. Received: an unbuilt "
-            f"{type(model).__name__}. Call it once on a batch, or give it an Input."
-        )
-        raise UnsupportedModelError(message)

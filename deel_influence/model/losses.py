@@ -70,7 +70,7 @@ class PerExampleLoss:
 
     def __call__(self, targets: Any, outputs: Any, sample_weight: Any = None) -> tf.Tensor:
         """Return the losses ``(b,)``, in the outputs' dtype or float32, whichever is wider."""
-        nests = (self.loss, outputs, targets)
+        nests = (self.loss, outputs, targets, sample_weight)
         if self.loss_weights is None and not any(_is_nest(part) for part in nests):
             return self._one_output(self.loss, targets, outputs, sample_weight)
         total = None
@@ -96,20 +96,8 @@ class PerExampleLoss:
         targets, outputs, sample_weight
             Those of a batch, in any nest.
         """
-        if isinstance(outputs, dict):
-            keys = list(outputs)
-            given = [outputs[key] for key in keys]
-        else:
-            given = _as_list(outputs)
-            named = len(self.output_names) == len(given)
-            keys = self.output_names if named else list(range(len(given)))
-        ordered = not isinstance(outputs, dict)
-        losses = _spread(self.loss, keys, "loss_function", ordered)
-        weights = _spread(self.loss_weights, keys, "loss_weights", ordered)
-        wanted = _spread(targets, keys, "targets", ordered, share=False)
-        importance = _spread(sample_weight, keys, "sample_weight", ordered)
-        parts = zip(losses, weights, wanted, given, importance, strict=True)
-        return [part for part in parts if part[0] is not None]
+        nests = (self.loss, self.loss_weights, targets, outputs, sample_weight)
+        return _lined_up(*nests, self.output_names)
 
     def _one_output(
         self, loss: Callable, target: Any, output: tf.Tensor, sample_weight: Any
@@ -118,24 +106,64 @@ class PerExampleLoss:
         output = tf.convert_to_tensor(output)
         if output.dtype in (tf.float16, tf.bfloat16):
             output = tf.cast(output, tf.float32)
-        values = _raw_values(loss, target, output)
+        values = self._raw_values(loss, target, output)
         self._check_shape(values, output)
         return self._reduce(values, output, sample_weight, [mask, keras_mask(values)])
+
+    def _raw_values(self, loss: Callable, target: Any, output: tf.Tensor) -> tf.Tensor:
+        """Evaluate one loss without reduction, turning misfits into a `LabelError`."""
+        target = tf.convert_to_tensor(target)
+        if target.dtype == tf.string:
+            message = (
+                "Labels must be numbers (class indices, one-hot rows or targets). Received: labels "
+                f"of dtype {target.dtype.name}, shape {target.shape}. Encode them first, for "
+                "instance with keras.layers.StringLookup."
+            )
+            raise LabelError(message)
+        # As `fit` does, so that integer labels meet losses written for floats.
+        target = _align(tf.cast(target, output.dtype), output)
+        # `Loss.call` is the public hook without reduction; going through `Loss.__call__` would
+        # cast float64 models to float32.
+        evaluate = loss.call if isinstance(loss, keras.losses.Loss) else loss
+        try:
+            return tf.convert_to_tensor(evaluate(target, output))
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            is_loss = self.argument == "loss_function"
+            what = "loss" if is_loss else self.argument
+            remedy = (
+                "Check their shape and encoding (class indices go with sparse losses, one-hot "
+                "rows with the others)"
+                if is_loss
+                else f"Argument `{self.argument}` must be a function of labels and outputs that "
+                "returns a tensor of numbers, shape (b,)"
+            )
+            message = (
+                f"The labels do not fit the {what} {_name(loss)}. Received: labels of shape "
+                f"{target.shape} for outputs of shape {output.shape}. {remedy}. "
+                f"The {what} said: {reason_of(error)}."
+            )
+            raise LabelError(message) from error
 
     def _check_shape(self, values: tf.Tensor, output: tf.Tensor) -> None:
         """Refuse loss values that cannot be those of single examples."""
         size = output.shape[0] if output.shape.rank else None
-        if values.shape.rank == 0:
+        if values.dtype in (tf.string, tf.bool) or values.dtype.is_complex:
+            found = f"values of dtype {values.dtype.name}"
+            remedy = "so that it returns real numbers"
+        elif values.shape.rank == 0:
             found, remedy = "a scalar, already reduced over the batch", 'with reduction="none"'
         elif size is not None and values.shape[0] not in (None, size):
             found = f"shape {tuple(values.shape)} for a batch of {size}"
             remedy = "so that axes beyond the first alone are reduced"
         else:
             return
+        if self.argument == "loss_function":
+            remedy = f"Pass a Keras loss object, or build yours {remedy}."
+        else:
+            remedy = "Return a tensor with the examples first, such as outputs[:, 0]."
         message = (
             f"Argument `{self.argument}` must return one number per example, shape (b,) or more "
-            f"axes. Received: a function that returns {found}. Pass a Keras loss object, or build "
-            f"yours {remedy}."
+            f"axes. Received: a function that returns {found}. {remedy}"
         )
         raise LossShapeError(message)
 
@@ -171,8 +199,9 @@ def _resolve(loss: Any) -> Any:
     """Turn names into losses, in a single loss or in a list or dict of them."""
     if loss is None:
         message = (
-            "The model has no loss. Pass `loss_function=` (a Keras loss, its name, or a "
-            "callable), or compile the model first: model.compile(loss=...)."
+            "The model must have a loss. Received: a model that has no loss. Pass "
+            "`loss_function=` (a Keras loss, its name, or a callable), or compile the model first: "
+            "model.compile(loss=...)."
         )
         raise MissingLossError(message)
     if isinstance(loss, dict):
@@ -187,33 +216,6 @@ def _resolve(loss: Any) -> Any:
             f"loss(targets, outputs). Received: {loss!r}."
         )
         raise ValueError(message) from error
-
-
-def _raw_values(loss: Callable, target: Any, output: tf.Tensor) -> tf.Tensor:
-    """Evaluate one loss without reduction, turning misfits into a `LabelError`."""
-    target = tf.convert_to_tensor(target)
-    if target.dtype == tf.string:
-        message = (
-            "Labels must be numbers (class indices, one-hot rows or targets). Received: labels "
-            f"of dtype {target.dtype.name}, shape {target.shape}. Encode them first, for "
-            "instance with keras.layers.StringLookup."
-        )
-        raise LabelError(message)
-    # As `fit` does, so that integer labels meet losses written for floats.
-    target = _align(tf.cast(target, output.dtype), output)
-    # `Loss.call` is the public hook without reduction; going through `Loss.__call__` would cast
-    # float64 models to float32.
-    evaluate = loss.call if isinstance(loss, keras.losses.Loss) else loss
-    try:
-        return tf.convert_to_tensor(evaluate(target, output))
-    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-        message = (
-            f"The labels do not fit the loss {_name(loss)}. Received: labels of shape "
-            f"{target.shape} for outputs of shape {output.shape}. "
-            "Check their shape and encoding (class indices go with sparse losses, one-hot rows "
-            f"with the others). The loss said: {reason_of(error)}."
-        )
-        raise LabelError(message) from error
 
 
 def _align(target: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
@@ -245,6 +247,74 @@ def _match_rank(weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     return weights
 
 
+def _lined_up(
+    loss: Any, weight: Any, target: Any, output: Any, importance: Any, names: Sequence[str] = ()
+) -> list[tuple]:
+    """Line up loss, weight, target, output and sample weight of all single outputs in a nest.
+
+    A list of losses for a single output within a nest gives several, as in Keras.
+    """
+    if isinstance(output, dict):
+        keys, given = list(output), list(output.values())
+    else:
+        given = _as_list(output)
+        keys = list(names) if len(names) == len(given) else list(range(len(given)))
+    ordered = not isinstance(output, dict)
+    nests = [_packed(nest, output, names) for nest in (loss, weight, target, importance)]
+    parts = zip(
+        _spread(nests[0], keys, "loss_function", ordered),
+        _spread(nests[1], keys, "loss_weights", ordered),
+        _spread(nests[2], keys, "targets", ordered, share=False),
+        given,
+        _spread(nests[3], keys, "sample_weight", ordered),
+        strict=True,
+    )
+    found = []
+    for part in parts:
+        if part[0] is None:
+            continue
+        if _is_nest(part[3]):
+            found += _lined_up(part[0], part[1], part[2], part[3], part[4])
+        elif _is_nest(part[0]):
+            found += _several(*part)
+        else:
+            found.append(part)
+    return found
+
+
+def _packed(nest: Any, output: Any, names: Sequence[str]) -> Any:
+    """Give a flat list, or a dict by names, the form of a nest of nests of outputs."""
+    parts = output.values() if isinstance(output, dict) else _as_list(output)
+    count = len(tf.nest.flatten(output))
+    if not any(map(_is_nest, parts)):
+        return nest
+    if isinstance(nest, dict) and set(nest) == set(names) and len(names) == count:
+        nest = [nest[name] for name in names]
+    is_flat = isinstance(nest, (list, tuple)) and not any(map(_is_nest, nest))
+    return tf.nest.pack_sequence_as(output, nest) if is_flat and len(nest) == count else nest
+
+
+def _several(loss: Any, weight: Any, target: Any, output: Any, importance: Any) -> list[tuple]:
+    """Return what `_lined_up` does, for several losses of one output."""
+    if isinstance(loss, dict):
+        message = (
+            "`loss_function` must have the form of the model's outputs. Received: a dict with the "
+            f"keys {list(loss)} for a single output. Pass the loss itself, or a list of losses."
+        )
+        raise LabelError(message)
+    weights = weight if isinstance(weight, (list, tuple)) else [weight] * len(loss)
+    if len(weights) != len(loss):
+        message = (
+            "`loss_weights` must have one number for each loss of an output. Received: "
+            f"{len(weights)} for {len(loss)} losses. Give each loss its own."
+        )
+        raise LabelError(message)
+    alone = isinstance(target, (list, tuple)) and len(target) == 1
+    target = target[0] if alone else target
+    pairs = zip(loss, weights, strict=True)
+    return [(one, factor, target, output, importance) for one, factor in pairs if one is not None]
+
+
 def _is_nest(outputs: Any) -> bool:
     return isinstance(outputs, (dict, list, tuple))
 
@@ -270,7 +340,7 @@ def _spread(value: Any, keys: list, what: str, ordered: bool, share: bool = True
             rule = f"be a dict with keys among {keys}" if not ordered else f"have {len(keys)} parts"
             message = (
                 f"`{what}` must {rule}, one for each output of the model. Received: a list of "
-                f"{len(value)}."
+                f"{len(value)}. Name the parts by output, or pass one for each."
             )
             raise LabelError(message)
         return list(value)

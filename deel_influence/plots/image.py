@@ -174,7 +174,7 @@ def _drawable(image: Any) -> np.ndarray:
         array = array[:, :, 0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
         message = (
-            "Images must have the shape (h, w) or (h, w, c) with c = 1, 3 or 4. "
+            "Argument `images` must have the shape (h, w) or (h, w, c) with c = 1, 3 or 4 each. "
             f"Received: {array.shape}. Reshape flat ones, or select three channels."
         )
         raise ValueError(message)

@@ -34,8 +34,8 @@ class Table:
         for number, row in enumerate(self.rows):
             if len(row) != len(self.columns):
                 message = (
-                    f"The rows of the table {self.title!r} must have one cell for each of the "
-                    f"{len(self.columns)} columns. Received: {len(row)} cells in row {number}."
+                    f"Argument `rows` of the table {self.title!r} must have one cell for each of "
+                    f"the {len(self.columns)} columns. Received: {len(row)} cells in row {number}."
                 )
                 raise ValueError(message)
 
@@ -63,19 +63,22 @@ class Curve:
     def __post_init__(self) -> None:
         """Check that there are lines, and that each can be drawn."""
         if not self.series:
-            message = f"The curve {self.title!r} must have at least one line. Received: none."
+            message = (
+                f"Argument `series` of {self.title!r} must have at least one line. Received: none."
+            )
             raise ValueError(message)
         for name, (x, y) in self.series.items():
             x, y = np.asarray(x, float), np.asarray(y, float)
             if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
                 message = (
-                    f"The line {name!r} of the curve {self.title!r} must have x and y of one shape "
-                    f"(t,), with at least 2 points. Received: shapes {x.shape} and {y.shape}."
+                    f"Argument `series` of {self.title!r} must have lines of x and y of one shape "
+                    f"(t,), as {name!r} has not, with at least 2 points. Received: shapes "
+                    f"{x.shape} and {y.shape}."
                 )
                 raise ValueError(message)
             if not (np.isfinite(x).all() and np.isfinite(y).all()):
                 message = (
-                    f"The line {name!r} of the curve {self.title!r} must be finite. Received: NaN "
-                    "or infinity. Leave such points out."
+                    f"Argument `series` of {self.title!r} must be finite. Received: NaN or "
+                    f"infinity in the line {name!r}. Leave such points out."
                 )
                 raise ValueError(message)

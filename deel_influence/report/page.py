@@ -20,7 +20,7 @@ from deel_influence.utils.files import replacing
 from deel_influence.utils.takes_data import takes_data
 
 from ..types import Data
-from ..utils.formatting import format_number, format_share
+from ..utils.formatting import format_number, format_share, printable
 from .charts import FRAME, draw_curve, draw_histogram
 from .contents import Curve, Table
 from .examples import Example, describe_examples
@@ -101,6 +101,8 @@ def write_report(
     if feature_names is None:
         feature_names = names_of(dataset).feature_names
     positions = triage.most_suspicious(top)
+    _check_names("class_names", class_names)
+    _check_names("feature_names", feature_names)
     samples = read_samples(dataset, positions, len(triage), display, feature_names)
     examples = describe_examples(triage, positions, samples, feature_names)
     script = _read_template("page.js")
@@ -132,10 +134,19 @@ def write_report(
 def _environment(jinja2: Any) -> Any:
     """Return an environment that escapes all values and refuses unknown names."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # What is marked as safe is a text of this package.
+        finalize=lambda value: _shown(value) if type(value) is str else value,
     )
     environment.filters["number"] = format_number
     return environment
+
+
+def _shown(text: str) -> str:
+    return printable(text, keep="\n\t")
 
 
 def _read_template(name: str) -> str:
@@ -148,11 +159,28 @@ def _content_hash(text: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
-def _cards(summary: Mapping[str, Mapping[str, str] | str]) -> dict[str, Mapping[str, str]]:
+def _cards(summary: Any) -> dict[str, Mapping[str, str]]:
     """Return the cards of a summary, and one for the values that stand alone."""
+    if not isinstance(summary, Mapping):
+        message = (
+            "Argument `summary` must be a dict of cards, each a dict of names and values, or of "
+            f"names and values. Received: {type(summary).__name__}. Leave it out for none."
+        )
+        raise TypeError(message)
     cards = {title: card for title, card in summary.items() if isinstance(card, Mapping)}
     alone = {name: str(value) for name, value in summary.items() if name not in cards}
     return {**cards, "Summary": {**cards.get("Summary", {}), **alone}} if alone else cards
+
+
+def _check_names(argument: str, names: Any) -> None:
+    """Refuse names that are one text, whose letters would be taken for them, or no names."""
+    if names is None or (isinstance(names, Sequence | np.ndarray) and not isinstance(names, str)):
+        return
+    message = (
+        f"Argument `{argument}` must be None or a sequence of names. Received: {names!r}. Pass a "
+        'list: ["cat", "dog"].'
+    )
+    raise TypeError(message)
 
 
 def _key_figures(triage: Triage, positions: np.ndarray) -> list[tuple[str, str, str]]:

@@ -18,7 +18,7 @@ from deel_influence.model.influence_model import BaseInfluenceModel
 from deel_influence.types import Batch, Data, Verbosity
 from deel_influence.utils.example_ids import as_ids, check_unique, names_of
 from deel_influence.utils.files import replacing
-from deel_influence.utils.formatting import format_number, format_share
+from deel_influence.utils.formatting import csv_cell, format_number, format_share, written_column
 from deel_influence.utils.html import Html, html_table
 from deel_influence.utils.kernels import Kernel
 from deel_influence.utils.takes_data import takes_data
@@ -90,7 +90,10 @@ class Triage:
         """Check that the columns are of one length, and that every class has a name."""
         shapes = {name: np.shape(getattr(self, name)) for name in _COLUMNS.values()}
         if len(set(shapes.values())) != 1 or len(shapes["ids"]) != 1:
-            message = f"The columns of a triage must all have one shape (n,). Received: {shapes}."
+            message = (
+                "Argument `ids` and the other columns must all have one shape (n,). Received: "
+                f"{shapes}."
+            )
             raise ValueError(message)
         if self.class_names is not None:
             _check_class_names(self.class_names, self.labels, self.predicted)
@@ -183,11 +186,13 @@ class Triage:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` to a CSV file, whole or not at all."""
         with replacing(path) as temporary:
-            pyarrow.csv.write_csv(pa.table(self._columns()), temporary)
+            columns = {n: written_column(part, csv_cell) for n, part in self._columns().items()}
+            pyarrow.csv.write_csv(pa.table(columns), temporary)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` to a Parquet file, whole or not at all."""
-        write_columns(path, self._columns(), self.class_names)
+        columns = {name: written_column(part) for name, part in self._columns().items()}
+        write_columns(path, columns, self.class_names)
 
     @classmethod
     def from_parquet(cls, path: str | os.PathLike[str]) -> Triage:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from ..calculators.base import BaseInfluenceCalculator
 from ..calculators.queries import ScoreSource
 from ..errors import UnsupportedModelError
+from ..gradients.engine import refusals_explained
 from ..gradients.passes import Pass, query_and_train_passes
 from ..model.class_scores import ClassReader
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
@@ -77,7 +78,8 @@ class BaseRepresenterPoint(BaseInfluenceCalculator):
         wrapped = _wrapped(model, loss_function)
         check_dataset(train_dataset, argument, wrapped.input_rank)
         first, _ = next(iter(numbered_batches(train_dataset, argument=argument)))
-        self.head = find_head(wrapped, first, target_layer)
+        with refusals_explained(wrapped, first):
+            self.head = find_head(wrapped, first, target_layer)
         super().__init__(self.head.model)
         self.train_dataset = train_dataset
         self._signed = is_binary(self.head)

@@ -176,7 +176,8 @@ def _only_one(given: dict[str, Any]) -> tuple[str, Any]:
     chosen = [(name, value) for name, value in given.items() if value is not None]
     if len(chosen) > 1:
         message = (
-            "Only one of `every_epochs`, `epochs`, `every_steps` and `steps` may be given. "
+            f"Argument `{chosen[0][0]}` must be given alone. Only one of `every_epochs`, `epochs`, "
+            "`every_steps` and `steps` may be. "
             f"Received: {dict(chosen)}. Use a recorder with a folder of its own for each."
         )
         raise ValueError(message)

@@ -116,7 +116,7 @@ class RecordedDynamics:
         """
         if name not in self.names:
             message = (
-                f"The statistic {name!r} must have been recorded. Received: a record of "
+                f"Argument `name` {name!r} must have been recorded. Received: a record of "
                 f"{', '.join(self.names)}. Train with TrainingDynamics(record=[{name!r}, ...])."
             )
             raise ValueError(message)

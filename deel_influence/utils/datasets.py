@@ -14,11 +14,14 @@ from ..errors import (
     DatasetOrderError,
     EmptyDatasetError,
     InfiniteDatasetError,
+    LabelError,
     NotBatchedError,
 )
 from ..types import Batch, IdFunction
 from .digests import example_digests
 from .example_ids import CONTENT, ContentIds, as_ids, ids_of, numbers_of
+from .reasons import readable, reading
+from .tensors import dense_dataset, described
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def check_dataset(dataset: Any, argument: str = "dataset", input_rank: int | Non
         If its elements are single examples.
     InfiniteDatasetError
         If it is known never to end.
+    LabelError
+        If it is known to yield batches with other numbers of labels than of inputs.
     """
     if not isinstance(dataset, tf.data.Dataset):
         message = (
@@ -81,12 +86,7 @@ def check_dataset(dataset: Any, argument: str = "dataset", input_rank: int | Non
             "tf.data.Dataset.from_tensor_slices((x, y)).batch(128)."
         )
         raise TypeError(message)
-    if not _is_batched(dataset.element_spec, input_rank):
-        message = (
-            f"Argument `{argument}` must yield batches of examples. Received: elements of "
-            f"{_describe(dataset.element_spec)}. Add .batch(128)."
-        )
-        raise NotBatchedError(message)
+    _check_batched(dataset.element_spec, argument, input_rank)
     if tf.data.experimental.cardinality(dataset) == tf.data.INFINITE_CARDINALITY:
         message = (
             f"Argument `{argument}` must end. Received: an infinite dataset. Remove .repeat(), "
@@ -118,7 +118,7 @@ class OrderGuard:
             If positions in the dataset identify nothing.
         """
         if dataset not in self._confirmed:
-            self.compare(dataset, _first_batch(dataset), argument)
+            self.compare(dataset, _first_batch(dataset, argument), argument)
 
     def compare(self, dataset: tf.data.Dataset, first_batch: Batch, argument: str) -> None:
         """Compare the first batch of a pass with what it was before.
@@ -130,7 +130,7 @@ class OrderGuard:
         """
         before = self._first_batches.get(dataset)
         if before is None:
-            before = fingerprint(_first_batch(dataset))
+            before = fingerprint(_first_batch(dataset, argument))
         if before == fingerprint(first_batch):
             self._first_batches[dataset] = before
             self._confirmed.add(dataset)
@@ -189,6 +189,10 @@ def numbered_batches(
     ------
     EmptyDatasetError
         If the dataset yields nothing.
+    DataSourceError
+        If it cannot be read to its end.
+    LabelError
+        If a batch has another number of labels than of inputs.
     ValueError
         If ids are none, or there are not as many as examples.
     """
@@ -197,8 +201,9 @@ def numbered_batches(
         contents = ContentIds()
         id_fn = lambda batch: contents.of(example_digests(inputs_of(batch)).numpy())  # noqa: E731
     position = 0
-    for batch in dataset:
+    for batch in readable(dense_dataset(dataset), argument):
         size = batch_size_of(batch)
+        _check_even(batch, argument)
         if known is not None:
             ids = known[position : position + size]
         elif callable(id_fn):
@@ -240,14 +245,20 @@ def batch_size_of(batch: Batch) -> int:
     return int(tf.shape(first)[0]) if first.shape.rank is None else int(first.shape[0])
 
 
-def count_examples(dataset: tf.data.Dataset) -> int:
-    """Count the examples of a batched dataset in one pass.
+def count_examples(dataset: tf.data.Dataset, argument: str = "dataset") -> int:
+    """Count the examples of a batched dataset in one pass; ``argument`` is its name in messages.
 
     The cardinality that a dataset reports counts batches, takes the last for a full one, and is
     unknown after a filter or an unbatch; counting is always right.
+
+    Raises
+    ------
+    DataSourceError
+        If it cannot be read to its end.
     """
-    sizes = dataset.map(lambda *batch: tf.shape(tf.nest.flatten(batch)[0])[0])
-    return int(sizes.reduce(np.int64(0), lambda total, size: total + tf.cast(size, tf.int64)))
+    sizes = dense_dataset(dataset).map(lambda *batch: tf.shape(tf.nest.flatten(batch)[0])[0])
+    with reading(argument):
+        return int(sizes.reduce(np.int64(0), lambda total, size: total + tf.cast(size, tf.int64)))
 
 
 def sample_examples(
@@ -276,6 +287,7 @@ def sample_examples(
             f"Received: {num_examples!r}."
         )
         raise ValueError(message)
+    dataset = dense_dataset(dataset)
     batch_size = max((batch_size_of(batch) for batch in dataset.take(1)), default=1)
     n = count_examples(dataset)
     # NumPy's generator, because TensorFlow's draws depend on its global seed too.
@@ -313,15 +325,40 @@ def array_to_dataset(dataset: Any, batch_size: int = 128) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(dataset).batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def _is_batched(element_spec: Any, input_rank: int | None) -> bool:
-    specs = [s for s in tf.nest.flatten(element_spec) if isinstance(s, tf.TensorSpec)]
-    known = [s.shape for s in specs if s.shape.rank is not None]
-    if any(shape.rank == 0 for shape in known):
-        return False
-    if len({shape[0] for shape in known if shape[0] is not None}) > 1:
-        return False
-    first_rank = specs[0].shape.rank if specs else None
-    return input_rank is None or first_rank is None or first_rank != input_rank - 1
+def _check_batched(element_spec: Any, argument: str, input_rank: int | None) -> None:
+    """Refuse single examples, and batches whose parts have other numbers of examples."""
+    shapes = [spec.shape for spec in tf.nest.flatten(element_spec) if hasattr(spec, "shape")]
+    known = [shape for shape in shapes if shape.rank is not None]
+    first_rank = shapes[0].rank if shapes else None
+    is_single = input_rank is not None and first_rank == input_rank - 1
+    if is_single or any(shape.rank == 0 for shape in known):
+        message = (
+            f"Argument `{argument}` must yield batches of examples. Received: elements of "
+            f"{_describe(element_spec)}. Add .batch(128)."
+        )
+        raise NotBatchedError(message)
+    if len({shape[0] for shape in known if shape[0] is not None}) < 2:
+        return
+    is_batch = input_rank is not None and first_rank == input_rank
+    message = (
+        f"Argument `{argument}` must yield batches of as many labels, and sample weights, as "
+        f"inputs. Received: elements of {_describe(element_spec)}. "
+    )
+    if is_batch:
+        raise LabelError(message + "Keep inputs, labels and weights of the same examples.")
+    raise NotBatchedError(message + "Where these are single examples: Add .batch(128).")
+
+
+def _check_even(batch: Batch, argument: str) -> None:
+    """Refuse a batch whose parts have other numbers of examples."""
+    sizes = {part.shape[0] for part in tf.nest.flatten(batch) if part.shape.rank}
+    if len(sizes) > 1:
+        message = (
+            f"Argument `{argument}` must yield batches of as many labels, and sample weights, as "
+            f"inputs. Received: {described(batch)}. Keep inputs, labels and weights of the same "
+            "examples."
+        )
+        raise LabelError(message)
 
 
 def _describe(element_spec: Any) -> str:
@@ -329,9 +366,10 @@ def _describe(element_spec: Any) -> str:
     return f"shapes {', '.join(shapes)}"
 
 
-def _first_batch(dataset: tf.data.Dataset) -> Batch | None:
+def _first_batch(dataset: tf.data.Dataset, argument: str) -> Batch | None:
     """Return the first batch that is not empty, as `numbered_batches` would yield it."""
-    return next((batch for batch in dataset if batch_size_of(batch)), None)
+    batches = readable(dense_dataset(dataset), argument)
+    return next((batch for batch in batches if batch_size_of(batch)), None)
 
 
 def fingerprint(batch: Batch | None) -> list[bytes]:

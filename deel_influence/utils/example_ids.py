@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +14,8 @@ POSITION, CONTENT = "position", "content"
 """What `id_fn` may be besides a function."""
 
 
-class Names(NamedTuple):
+@dataclass(frozen=True)
+class Names:
     """What is known of a dataset besides its examples.
 
     Attributes
@@ -41,7 +43,7 @@ def names_of(dataset: tf.data.Dataset) -> Names:
 
 def with_names(dataset: tf.data.Dataset, **names: Any) -> tf.data.Dataset:
     """Have fields of `Names` go with a dataset, beside those that it has."""
-    _NAMES[dataset] = names_of(dataset)._replace(**names)
+    _NAMES[dataset] = replace(names_of(dataset), **names)
     return dataset
 
 

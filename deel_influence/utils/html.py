@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from .formatting import printable
+
 
 class Html(str):
     """A text of HTML, which a notebook shows as the page it stands for."""
@@ -31,12 +33,16 @@ def html_table(
     remark
         A sentence below it.
     """
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+    head = "".join(f"<th>{_escaped(name)}</th>" for name in heads)
     body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows
+        f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in rows
     )
-    below = f"<p>{html.escape(remark)}</p>" if remark else ""
+    below = f"<p>{_escaped(remark)}</p>" if remark else ""
     return Html(
-        f"<div><p><strong>{html.escape(title)}</strong></p><table><thead><tr>{head}</tr></thead>"
+        f"<div><p><strong>{_escaped(title)}</strong></p><table><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table>{below}</div>"
     )
+
+
+def _escaped(cell: object) -> str:
+    return html.escape(printable(cell))

@@ -1,8 +1,17 @@
-"""The reason in the message of an error of TensorFlow or Keras."""
+"""The reasons in the messages of errors of TensorFlow and Keras."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import tensorflow as tf
+
+from ..errors import DataSourceError
+
+Element = TypeVar("Element")
 
 # A line of a protocol buffer, which some messages print whole: `name {`, `type: DT_FLOAT`, `}`.
 _PROTOCOL_LINE = re.compile(r'^(\w+ \{|\}|\w+: (".*"|\S+))$')
@@ -10,6 +19,9 @@ _PROTOCOL_LINE = re.compile(r'^(\w+ \{|\}|\w+: (".*"|\S+))$')
 
 # Keras prints what went wrong inside a layer in bold, between the layer and its arguments.
 _BOLD = re.compile(r"\x1b\[1m(.*?)\x1b\[0m", re.DOTALL)
+
+# It recites the numbers of a batch as well.
+_NUMBERS = re.compile(r"\[\[[^A-Za-z]*\]\]")
 
 
 def reason_of(error: Exception) -> str:
@@ -23,6 +35,7 @@ def reason_of(error: Exception) -> str:
     lines = [" ".join(bold[-1].split())] if bold else text.splitlines()
     told = [line for line in map(str.strip, lines) if _is_sentence(line)]
     reason = told[-1].split("}}")[-1] if told else type(error).__name__
+    reason = _NUMBERS.sub("[...]", reason)
     return reason.split("  Label values")[0].split(" [Op:")[0].strip(" .:")[:200]
 
 
@@ -30,3 +43,34 @@ def _is_sentence(line: str) -> bool:
     """Tell what is said from the names of nodes and from protocol buffers."""
     says = re.search(r"[A-Za-z]", line) and not line.startswith("[[")
     return bool(says) and not _PROTOCOL_LINE.match(line)
+
+
+@contextmanager
+def reading(argument: str) -> Iterator[None]:
+    """Say which dataset it was where TensorFlow fails to read one in the body.
+
+    Parameters
+    ----------
+    argument
+        What messages call the dataset.
+
+    Raises
+    ------
+    DataSourceError
+        For a file that is missing or damaged, or a function of the dataset that fails.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        message = (
+            f"Argument `{argument}` must be readable to its end. Received: a dataset that fails "
+            f"with {type(error).__name__}: {reason_of(error)}. Check the files and the functions "
+            "that it is made of."
+        )
+        raise DataSourceError(message) from error
+
+
+def readable(dataset: Iterable[Element], argument: str) -> Iterator[Element]:
+    """Yield the elements of a dataset; what goes wrong is told as by `reading`."""
+    with reading(argument):
+        yield from dataset

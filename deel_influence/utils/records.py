@@ -98,7 +98,10 @@ class RecordKind:
         kept = {name: np.asarray(array) for name, array in (arrays or {}).items()}
         objects = sorted(name for name, array in kept.items() if array.dtype.hasobject)
         if objects:  # which NumPy would pickle
-            message = f"A {self.name} must hold arrays of numbers or texts. Received: {objects}."
+            message = (
+                f"Argument `arrays` of a {self.name} must hold numbers or texts. Received: "
+                f"{objects}."
+            )
             raise TypeError(message)
         header[_CHECKSUM] = _checksum(header, kept)
         with replacing(path, only_new) as temporary:

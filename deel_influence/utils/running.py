@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..errors import BatchError, NonFiniteError
+from ..errors import BatchError, DeelInfluenceError, NonFiniteError
 from .datasets import Item
 from .kernels import Kernel
 from .reasons import reason_of
+from .tensors import described
 
 
 def run(
@@ -36,7 +37,7 @@ def run(
     Raises
     ------
     BatchError
-        If TensorFlow refuses the batch, for instance a class label beyond the last class.
+        If TensorFlow or Keras refuses the batch, for instance a class label beyond the last class.
     NonFiniteError
         Names the batch and the first example that gave such a value.
     """
@@ -58,7 +59,7 @@ def call(kernel: Kernel, item: Item, arguments: tuple, device: str | None = None
     Raises
     ------
     BatchError
-        If TensorFlow refuses the batch.
+        If TensorFlow or Keras refuses the batch.
     """
     with _named(item):
         return kernel(*arguments, device=device)
@@ -66,20 +67,28 @@ def call(kernel: Kernel, item: Item, arguments: tuple, device: str | None = None
 
 @contextmanager
 def _named(item: Item) -> Iterator[None]:
-    """Say which batch it was if TensorFlow refuses it."""
+    """Say which batch it was if TensorFlow or Keras refuses it."""
     try:
         yield
-    except tf.errors.OpError as error:
+    except DeelInfluenceError:
+        raise
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        if str(error).startswith("Argument `"):  # which says it all
+            raise
         check_finite_inputs(item)
         first, last = item.ids[0], item.ids[-1]
         message = (
-            f"Batch {item.index} (counting from 0; examples {first} to {last}) cannot be computed: "
+            f"Batch {item.index} (counting from 0; examples {first} to {last}) must be one that "
+            f"the model and its loss take. Received: {described(item.batch)}, which fails with: "
             f"{reason_of(error)}. {_REMEDIES.get(type(error), _other_remedy(error))}"
         )
         raise BatchError(message) from error
 
 
-_REMEDIES = {
+_UNFIT = "Check that its inputs are what the model takes."
+_REMEDIES: dict[type[Exception], str] = {
+    ValueError: _UNFIT,
+    TypeError: _UNFIT,
     tf.errors.InvalidArgumentError: (
         "Check its inputs, and that class labels are below the number of classes."
     ),
@@ -87,7 +96,7 @@ _REMEDIES = {
 }
 
 
-def _other_remedy(error: tf.errors.OpError) -> str:
+def _other_remedy(error: Exception) -> str:
     return (
         f"TensorFlow raised {type(error).__name__}: it has no such computation, or not on this "
         "device. Check that the model and its loss run on it, or choose another strategy."

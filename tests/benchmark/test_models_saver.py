@@ -100,7 +100,7 @@ def test_a_model_with_two_losses_keeps_their_weights():
 
 @pytest.mark.parametrize("settings", [{}, {"epochs_to_save": [0], "steps_to_save": [1]}])
 def test_epochs_and_steps_exclude_each_other(settings):
-    with pytest.raises(ValueError, match="Either `epochs_to_save` or `steps_to_save`"):
+    with pytest.raises(ValueError, match="`epochs_to_save` or `steps_to_save` must be given"):
         ModelsSaver(**settings)
 
 

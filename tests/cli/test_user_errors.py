@@ -209,15 +209,21 @@ def test_wrong_options_are_refused_before_tensorflow_is_loaded(run, tmp_path, mo
         error_line(run(*arguments))
 
 
-def test_an_unexpected_error_keeps_its_traceback(run, model_path, data_path, tmp_path, monkeypatch):
+@pytest.mark.parametrize("verbose", [False, True], ids=["quiet", "verbose"])
+def test_an_unexpected_error_is_one_line_with_its_traceback_where_asked_for(
+    run, model_path, data_path, tmp_path, monkeypatch, caplog, verbose
+):
     def fail_unexpectedly(*args: object, **kwargs: object) -> None:
         message = "a bug"
         raise RuntimeError(message)
 
     monkeypatch.setattr("deel_influence.cli.scoring.run_triage", fail_unexpectedly)
-    result = run("triage", "--model", model_path, "--data", data_path, "--out", tmp_path)
-    assert isinstance(result.exception, RuntimeError)
-    assert result.exception.__traceback__ is not None
+    asked = ["--verbose"] if verbose else []
+    result = run("triage", "--model", model_path, "--data", data_path, "--out", tmp_path, *asked)
+    assert result.exit_code == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("Error: unexpected error RuntimeError: a bug. Run again with --verbose")
+    assert ("Traceback" in caplog.text) == verbose
 
 
 def test_a_warning_is_one_line_without_source(run, model_path, data_path, tmp_path, monkeypatch):

@@ -123,9 +123,10 @@ class Projection(ABC):
             return type(self)(model, **settings)
         except TypeError as error:
             message = (
-                "A projection for each checkpoint must be made by its kind from `model` and the "
-                f"settings of its `get_config`. Received: {type(self).__name__}, which does not "
-                f"take {sorted(settings)}. Let its constructor take them, or pass one checkpoint."
+                "Argument `projection` must be made by its kind from `model` and the settings of "
+                "its `get_config`, to be drawn for each checkpoint. Received: "
+                f"{type(self).__name__}, which does not take {sorted(settings)}. Let its "
+                "constructor take them, or pass one checkpoint."
             )
             raise TypeError(message) from error
 
