@@ -26,6 +26,11 @@ def inputs_spec(model: BaseInfluenceModel, dataset: tf.data.Dataset) -> Any:
     return relaxed_element_spec(dataset.map(inputs_of))
 
 
+def scored_spec(train_set: tf.data.Dataset, num_queries: int, dtype: tf.DType) -> tuple:
+    """Return the spec of ``((training batch...), scores (m, b))``."""
+    return relaxed_element_spec(train_set), tf.TensorSpec((num_queries, None), dtype)
+
+
 def top_k_spec(
     model: BaseInfluenceModel,
     queries: tf.data.Dataset,

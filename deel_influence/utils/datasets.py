@@ -271,9 +271,28 @@ def _rows_of_batches(dataset: tf.data.Dataset, chosen: tf.Tensor) -> tf.data.Dat
     return rows.filter(lambda *batch: tf.shape(tf.nest.flatten(batch)[0])[0] > 0)
 
 
-def array_to_dataset(dataset: Any, batch_size: int = 128) -> tf.data.Dataset:
-    """Make a batched dataset of arrays, in their order."""
-    return tf.data.Dataset.from_tensor_slices(dataset).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+def array_to_dataset(
+    array: Any, batch_size: int | None = None, shuffle: bool = False, buffer_size: int = 1000
+) -> tf.data.Dataset:
+    """Make a dataset of arrays.
+
+    Parameters
+    ----------
+    array
+        An array, or a nest such as ``(x, y)``, the examples on the first axis.
+    batch_size
+        None leaves single examples, to be batched by the caller.
+    shuffle
+        Whether the examples are drawn in another order, the same on every pass.
+    buffer_size
+        From how many examples the next one is drawn.
+    """
+    dataset = tf.data.Dataset.from_tensor_slices(array)
+    if shuffle:
+        dataset = dataset.shuffle(buffer_size, reshuffle_each_iteration=False)
+    if batch_size is None:
+        return dataset
+    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
 def _is_batched(element_spec: Any, input_rank: int | None) -> bool:

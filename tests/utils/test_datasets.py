@@ -126,6 +126,10 @@ def test_more_samples_than_examples_give_all_of_them():
     assert count_examples(dataset) == 5
 
 
-def test_arrays_become_a_batched_dataset_in_their_order():
+def test_arrays_become_a_dataset_in_their_order_or_a_fixed_other_one():
     dataset = array_to_dataset((np.arange(5), np.arange(5)), batch_size=2)
     assert [len(x) for x, _ in dataset] == [2, 2, 1]
+    assert [len(x) for x in array_to_dataset(np.arange(5)).batch(3)] == [3, 2]
+    shuffled = array_to_dataset(array=np.arange(99), shuffle=True, buffer_size=99)
+    one, two = ([int(x) for x in shuffled] for _ in range(2))
+    assert one == two != sorted(one) == list(range(99))
