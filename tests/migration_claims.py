@@ -40,6 +40,9 @@ ON_PURPOSE = {
         "FirstOrderInfluenceCalculator(influence_model, train_dataset, shuffle_buffer_size=3)"
     ),
     "labels": "test_regressions.py::test_integer_labels_meet_losses_written_for_floats",
+    "labels that do not fit the outputs": (
+        f"{LOSSES}labels_of_the_wrong_shape_name_their_shape_and_the_outputs"
+    ),
     "losses per position (time, pixels)": (
         f"{LOSSES}losses_with_a_time_axis_are_added_up_or_averaged"
     ),
@@ -95,6 +98,9 @@ METHODS = {
     ),
     "groups of equal size, a size that a partial batch makes wrong": (
         f"{SECOND}a_group_has_the_same_values_alone_as_among_others"
+    ),
+    "a group of all n examples divides by zero": (
+        f"{SECOND}a_group_of_the_whole_training_set_is_refused"
     ),
     "builds the Hessian of the group, and inverts it twice": (
         f"{SECOND}gathered_products_of_a_last_layer_equal_its_closed_form"

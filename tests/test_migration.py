@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_influence.errors import NoGradientWarning
-from deel_influence.influence import FirstOrderInfluenceCalculator
+from deel_influence.errors import NoGradientWarning, NotBatchedError
+from deel_influence.influence import ArnoldiInfluenceCalculator, FirstOrderInfluenceCalculator
 from deel_influence.model import InfluenceModel
 from tests.migration_claims import CLAIMS
 
@@ -91,6 +91,7 @@ def test_the_script_runs_after_the_two_replacements(names):
     assert names["on_others"].shape == ()
     assert [scores.shape for _, scores in names["lists"]] == [(16,), (16,)]
     assert names["explained"][1].shape == (6, 2)
+    assert not hasattr(keras.losses, "Reduction")
 
 
 def table_rows(section: str) -> list[list[str]]:
@@ -164,6 +165,7 @@ SETUP = """
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
 images = np.random.default_rng(0).uniform(size=(4, 8, 8, 1))
 single = train_dataset.unbatch()
+exact = ExactIHVP(influence_model, train_dataset, damping=0.1)
 """
 
 
@@ -226,6 +228,28 @@ def test_a_table_without_a_line_that_runs_would_be_seen():
     assert NO_LINE.fullmatch("(m, n)")
     assert not NO_LINE.fullmatch("calculator.train_dataset")
     assert table_rows("Attributes")[0][0].startswith("`calculator.train_set`")
+
+
+def test_losses_and_gradients_of_a_dataset_are_those_of_its_batches(page_names):
+    model, data = page_names["influence_model"], page_names["train_dataset"]
+    rows = model.batch_jacobian(data).numpy()
+    assert rows.shape == (64, model.nb_params)
+    summed = rows.reshape(4, 16, -1).sum(axis=1)
+    np.testing.assert_allclose(model.batch_gradient(data), summed, rtol=1e-4, atol=1e-5)
+    batches = [model.batch_loss_tensor(batch) for batch in data]
+    np.testing.assert_array_equal(model.batch_loss(data), np.concatenate(batches))
+    with pytest.raises(NotBatchedError, match="`dataset` must yield batches"):
+        model.batch_loss(data.unbatch())
+
+
+def test_attributes_hold_what_they_held(page_names):
+    model, data, strategy = (page_names[n] for n in ("influence_model", "train_dataset", "exact"))
+    np.testing.assert_allclose(strategy.inv_hessian, np.linalg.inv(strategy.hessian), rtol=1e-6)
+    arnoldi = ArnoldiInfluenceCalculator(model, data, 10, True, 5, seed=0)
+    products = (arnoldi.G.numpy().T / arnoldi.eig_vals) @ arnoldi.G.numpy()
+    rows = np.eye(model.nb_params, dtype="float32")
+    np.testing.assert_allclose(arnoldi.ihvp_calculator.solve(rows), products, rtol=1e-3, atol=1e-4)
+    assert page_names["TracIn"]([model, model], 0.1).models == [model, model]
 
 
 def test_queries_labelled_with_predictions_are_told_of_and_the_remedy_works():
