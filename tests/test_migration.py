@@ -224,7 +224,7 @@ def test_every_row_of_the_tables_of_differences_has_a_test(section, page_names):
             assert eval(claim, page_names)
 
 
-def test_a_table_without_a_line_that_runs_would_be_seen():
+def test_shapes_are_no_lines_to_run_and_attributes_are():
     assert NO_LINE.fullmatch("(m, n)")
     assert not NO_LINE.fullmatch("calculator.train_dataset")
     assert table_rows("Attributes")[0][0].startswith("`calculator.train_set`")

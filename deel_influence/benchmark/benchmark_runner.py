@@ -133,11 +133,9 @@ def _with_curvature(
 def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(arguments)
-    of_checkpoints = {"tracein", "tracin"}.intersection(options.method_name)
-    if of_checkpoints and not options.epochs_to_save:
-        parser.error(
-            f"{of_checkpoints.pop()} needs -epochs_to_save, such as 19,39,59: epochs counted from 0"
-        )
+    if not options.epochs_to_save:
+        for name in {"tracein", "tracin"}.intersection(options.method_name):
+            parser.error(f"{name} needs -epochs_to_save, such as 19,39,59: epochs counted from 0")
     if options.epochs_to_save and max(options.epochs_to_save) >= options.epochs:
         parser.error(f"-epochs_to_save must be below -epochs, which is {options.epochs}")
     return options

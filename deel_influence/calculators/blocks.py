@@ -184,6 +184,11 @@ class ScoredTraining:
         values = np.concatenate([values for _, values in parts], axis=1)
         return InfluenceBlock(self._chunk.ids[rows], ids, values)
 
+    def let_go_of_queries(self) -> None:
+        """Hold the queries' vectors no longer, unless scores are to be computed from them anew."""
+        if self._parts is not None:
+            self._chunk = replace(self._chunk, vectors=self._chunk.vectors[:0])
+
     def batches(self, rows: slice) -> Iterator[tuple[Any, np.ndarray]]:
         """Yield each training batch, as the dataset does, with its scores ``(m, b)``."""
         for batch, _, values in self._of_rows(rows, with_batches=True):
@@ -245,6 +250,4 @@ class ScoredTraining:
                 left += sum(map(bytes_of, batches))
                 batches = None
         self._batches, self._parts = batches, parts if left >= 0 else None
-        if self._parts is not None:  # the vectors have done their work
-            self._chunk = replace(self._chunk, vectors=self._chunk.vectors[:0])
         self._was_computed = True

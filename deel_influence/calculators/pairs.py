@@ -170,6 +170,7 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
             held: list[tuple[Batch, slice, ScoredTraining]] = []
             for batch, rows, found in answers:
                 found.block(rows).save(folder / f"batch_{len(held):06d}.npz")
+                found.let_go_of_queries()
                 held.append((batch, rows, found))
             answers = held
 
