@@ -19,8 +19,14 @@ BatchProcessor: TypeAlias = Callable[[Batch], ProcessedBatch]
 LossFunction: TypeAlias = Callable[[Any, Any], tf.Tensor]
 """``loss(targets, outputs)``, one value or more per example."""
 
-IdFunction: TypeAlias = Callable[[Batch], Any]
-"""Gives the int64 ids ``(b,)`` of the examples in a batch."""
+Data: TypeAlias = Any
+"""Examples as `fit` takes them: a batched `tf.data.Dataset`, arrays or DataFrames ``(x, y)``, a
+`keras.utils.PyDataset`, a Hugging Face dataset, a sequence of batches, a function that starts a
+generator of batches, or a `DataSource`. See `as_dataset`."""
+
+IdFunction: TypeAlias = Callable[[Batch], Any] | str
+"""Gives the ids ``(b,)`` of the examples in a batch, integers or texts; ``"content"`` makes them of
+the inputs, ``"position"`` counts."""
 
 Verbosity: TypeAlias = Any
 """``"auto"``, 0, 1 or 2, as in Keras."""

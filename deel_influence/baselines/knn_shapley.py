@@ -16,7 +16,7 @@ from ..gradients.passes import Pass, query_and_train_passes
 from ..linalg.checks import check_count
 from ..model.influence_model import BaseInfluenceModel
 from ..model.selection import LayerKey
-from ..types import Batch, IdFunction
+from ..types import Batch, Data, IdFunction
 from .features import Features
 
 Examples: TypeAlias = Sequence[np.ndarray]
@@ -75,7 +75,7 @@ class KNNShapley(SelfInfluenceCalculator):
         model: BaseInfluenceModel,
         k: int = 5,
         layer: LayerKey = None,
-        reference_set: tf.data.Dataset | None = None,
+        reference_set: Data | None = None,
     ) -> None:
         super().__init__(model)
         self.k = check_count("k", k)
@@ -84,8 +84,8 @@ class KNNShapley(SelfInfluenceCalculator):
 
     def influence_matrix(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         device: str | None = None,
         verbose: str | int = "auto",
     ) -> np.ndarray:
@@ -109,7 +109,7 @@ class KNNShapley(SelfInfluenceCalculator):
 
     def scored_batches(
         self,
-        train_set: tf.data.Dataset,
+        train_set: Data,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",

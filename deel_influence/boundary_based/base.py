@@ -17,7 +17,7 @@ from ..errors import ConvergenceWarning
 from ..gradients.passes import Pass
 from ..linalg.checks import check_count, check_positive
 from ..model.influence_model import BaseInfluenceModel
-from ..types import Batch, IdFunction
+from ..types import Batch, Data, IdFunction
 from ..utils.datasets import Item
 from ..utils.running import run
 from .deepfool import BoundaryPoints, DeepFool
@@ -117,7 +117,7 @@ class BoundaryCalculator(SelfInfluenceCalculator):
 
     def scored_batches(
         self,
-        train_set: tf.data.Dataset,
+        train_set: Data,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",

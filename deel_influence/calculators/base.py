@@ -10,8 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from ..gradients.passes import Pass, query_and_train_passes
-from ..types import Batch, IdFunction
+from ..types import Batch, Data, IdFunction
 from ..utils.digests import example_digests
+from ..utils.example_ids import POSITION
 from ..utils.lazy import lazy_dataset
 from ..utils.nearest_neighbors import BaseNearestNeighbors, check_nearest_neighbors
 from ..utils.top_k import ORDER, check_k, check_order
@@ -52,7 +53,7 @@ class BaseInfluenceCalculator(PairCalculator):
 
     def compute_influence_vector(
         self,
-        train_set: tf.data.Dataset,
+        train_set: Data,
         save_influence_vector_ds_path: str | Path | None = None,
         device: str | None = None,
         id_fn: IdFunction | None = None,
@@ -68,8 +69,7 @@ class BaseInfluenceCalculator(PairCalculator):
         device
             Where to compute; None leaves it to TensorFlow.
         id_fn
-            Reads int64 ids ``(b,)`` off a batch, which are saved with the vectors; None takes the
-            positions.
+            As for `score`; the ids are saved with the vectors.
 
         Returns
         -------
@@ -94,8 +94,8 @@ class BaseInfluenceCalculator(PairCalculator):
 
     def estimate_influence_values_in_batches(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         influence_vector_in_cache: CACHE = CACHE.NO_CACHE,
         load_influence_vector_path: str | Path | None = None,
         save_influence_vector_path: str | Path | None = None,
@@ -143,11 +143,12 @@ class BaseInfluenceCalculator(PairCalculator):
 
     def influence_blocks(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",
+        query_id_fn: IdFunction | None = None,
     ) -> Iterator[InfluenceBlock]:
         """Score every training example for every query, block after block.
 
@@ -162,6 +163,8 @@ class BaseInfluenceCalculator(PairCalculator):
             The n training examples, batched.
         id_fn, device, verbose
             As for `score`.
+        query_id_fn
+            As ``id_fn``, for the queries.
 
         Yields
         ------
@@ -169,18 +172,20 @@ class BaseInfluenceCalculator(PairCalculator):
         the datasets.
         """
         queries, train = query_and_train_passes(
-            self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose
+            *(self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose),
+            query_id_fn=query_id_fn,
         )
         yield from self._blocks(self._streamed(train), queries)
 
     def influence_matrix(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         return_ids: bool = False,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",
+        query_id_fn: IdFunction | None = None,
     ) -> Any:
         """Return the score of every training example for every query.
 
@@ -194,6 +199,8 @@ class BaseInfluenceCalculator(PairCalculator):
             Whether the ids of queries and of training examples are returned as well.
         id_fn, device, verbose
             As for `score`.
+        query_id_fn
+            As ``id_fn``, for the queries.
 
         Returns
         -------
@@ -202,15 +209,15 @@ class BaseInfluenceCalculator(PairCalculator):
         every pass, whatever ``id_fn`` is.
         """
         # Without ids in the result, a column is known by its position alone.
-        id_fn = id_fn if return_ids else None
-        blocks = self.influence_blocks(dataset_to_evaluate, train_set, id_fn, device, verbose)
-        found = lined_up(blocks)
+        id_fn = id_fn if return_ids else POSITION
+        asked = (dataset_to_evaluate, train_set, id_fn, device, verbose, query_id_fn)
+        found = lined_up(self.influence_blocks(*asked))
         return (found.values, found.query_ids, found.train_ids) if return_ids else found.values
 
     def top_k(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         k: int = 5,
         nearest_neighbors: BaseNearestNeighbors | None = None,
         influence_vector_in_cache: CACHE = CACHE.NO_CACHE,
@@ -247,7 +254,7 @@ class BaseInfluenceCalculator(PairCalculator):
         device, id_fn
             As for `score`.
         return_ids
-            Whether the ids ``(b, k)``, int64, come fourth.
+            Whether the ids ``(b, k)``, int64 or texts, come fourth.
 
         Returns
         -------
@@ -257,8 +264,12 @@ class BaseInfluenceCalculator(PairCalculator):
         check_k(k)
         order = check_order(order)
         search = check_nearest_neighbors(nearest_neighbors)
+        # Each query comes with its result, wherever it stands.
         queries, train = query_and_train_passes(
-            self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose=0, opened=True
+            *(self.engine, dataset_to_evaluate, train_set, id_fn, device),
+            verbose=0,
+            opened=True,
+            queries_in_order=False,
         )
         if save_influence_vector_ds_path is not None:
             self.compute_influence_vector(train_set, save_influence_vector_ds_path, device, id_fn)
@@ -277,7 +288,8 @@ class BaseInfluenceCalculator(PairCalculator):
                     found = (batch, tf.cast(values[rows], dtype), part)
                     yield (*found, ids[rows]) if return_ids else found
 
-        spec = top_k_spec(self.model, dataset_to_evaluate, train_set, dtype, return_ids)
+        id_type = train.id_type(self.engine) if return_ids else None
+        spec = top_k_spec(self.model, dataset_to_evaluate, train_set, dtype, id_type)
         result = lazy_dataset(generate, spec)
         if save_top_k_ds_path is not None:
             # Computed before it is saved: TensorFlow's save never returns when its input fails.

@@ -12,11 +12,17 @@ import numpy as np
 
 from ..errors import DatasetOrderError
 from ..utils.datasets import fingerprint
+from ..utils.example_ids import shared_ids
+from ..utils.formatting import format_number
+from ..utils.html import Html, html_table
 from ..utils.memory import bytes_of, bytes_to_hold
 from ..utils.records import RecordKind
 from .queries import Queries, ScoredBatches
 
 BLOCK = RecordKind("block of influence values", "Compute and save them again.")
+
+# A notebook shows so many queries, and of each so many training examples.
+_QUERIES, _EXAMPLES = 10, 5
 
 
 @dataclass(frozen=True)
@@ -26,9 +32,9 @@ class InfluenceBlock:
     Attributes
     ----------
     query_ids
-        int64, shape ``(m,)``.
+        int64 or texts, shape ``(m,)``.
     train_ids
-        int64, shape ``(n,)``.
+        int64 or texts, shape ``(n,)``.
     values
         Shape ``(m, n)``, or ``(m, n, ...)`` where a score has parts.
 
@@ -52,6 +58,25 @@ class InfluenceBlock:
             )
             raise ValueError(message)
 
+    def __repr__(self) -> str:
+        """Tell how many pairs there are."""
+        shape = " × ".join(map(str, np.shape(self.values)))
+        return f"<InfluenceBlock of {shape} scores, queries by training examples>"
+
+    def _repr_html_(self) -> Html:
+        """Show for some queries the training examples of the largest scores in a notebook."""
+        shown = min(_QUERIES, len(self.query_ids))
+        title = f"{shown} of {len(self.query_ids):,} queries, the largest of their scores first"
+        if np.ndim(self.values) != 2:
+            shapes = [(len(self.query_ids), len(self.train_ids), np.shape(self.values)[2:])]
+            return html_table(("queries", "training examples", "parts"), shapes, repr(self))
+        rows = []
+        for query, values in zip(self.query_ids[:shown], self.values, strict=False):
+            largest = np.argsort(-values, kind="stable")[:_EXAMPLES]
+            named = [f"{self.train_ids[i]}: {format_number(float(values[i]))}" for i in largest]
+            rows.append((query, ", ".join(named)))
+        return html_table(("query", "training example: score"), rows, title)
+
     def merge(self, other: InfluenceBlock) -> InfluenceBlock:
         """Join two parts of a matrix, rows and columns ordered by id.
 
@@ -63,8 +88,8 @@ class InfluenceBlock:
         ValueError
             If the two make no rectangle, or have pairs in common.
         """
-        queries = np.intersect1d(self.query_ids, other.query_ids)
-        train = np.intersect1d(self.train_ids, other.train_ids)
+        queries = shared_ids(self.query_ids, other.query_ids)
+        train = shared_ids(self.train_ids, other.train_ids)
         if not len(train) and len(queries) == len(self.query_ids) == len(other.query_ids):
             axis = 1
         elif not len(queries) and len(train) == len(self.train_ids) == len(other.train_ids):

@@ -18,6 +18,7 @@ from ..ihvp.persistence import restored_strategy
 from ..model.fingerprint import check_same_model, model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement, measured_model
+from ..types import Data
 from ..utils.arguments import arguments_of, is_plain
 from ..utils.files import npz_path
 from ..utils.portable import Portable
@@ -74,6 +75,16 @@ class Described(Portable):
         new._arguments = arguments_of(cls, args, kwargs) or {}
         return new
 
+    def __repr__(self) -> str:
+        """Tell the settings, those apart that ask for nothing, and the model."""
+        settings = [
+            f"{name}={value!r}"
+            for name, value in self.get_config().items()
+            if value is not None and value is not False
+        ]
+        model = getattr(self, "model", None)  # which a constructor that fails has not set
+        return f"<{type(self).__name__}({', '.join(settings)}) of {model!r}>"
+
     def get_config(self) -> dict[str, Any]:
         """Return the settings that it was made with, by name, without models and data.
 
@@ -88,7 +99,7 @@ class Described(Portable):
             if name not in data and not _is_input(value)
         }
 
-    def with_dataset(self: Kind, dataset: tf.data.Dataset) -> Kind:
+    def with_dataset(self: Kind, dataset: Data) -> Kind:
         """Return a calculator with the same model and settings that is fitted on another dataset.
 
         Parameters
@@ -141,7 +152,7 @@ class Described(Portable):
         cls: type[Kind],
         path: str | Path,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
     ) -> Kind:
         """Read what `save` wrote; on a base class, any calculator.
 

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 
 import tensorflow as tf
 
+from ..types import Data
+
 
 class BaseGroupInfluenceCalculator(ABC):
     """What a method for groups offers.
@@ -14,7 +16,7 @@ class BaseGroupInfluenceCalculator(ABC):
     """
 
     @abstractmethod
-    def compute_influence_vector_group(self, group: tf.data.Dataset) -> tf.Tensor:
+    def compute_influence_vector_group(self, group: Data) -> tf.Tensor:
         """Return the influence vector of a whole group.
 
         Parameters
@@ -29,7 +31,7 @@ class BaseGroupInfluenceCalculator(ABC):
 
     @abstractmethod
     def estimate_influence_values_group(
-        self, group_train: tf.data.Dataset, group_to_evaluate: tf.data.Dataset | None = None
+        self, group_train: Data, group_to_evaluate: Data | None = None
     ) -> tf.Tensor:
         """Return the influence of one group on another.
 

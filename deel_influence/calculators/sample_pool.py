@@ -24,7 +24,7 @@ class SamplePool:
 
     def __init__(self, model: BaseInfluenceModel) -> None:
         self._model = model
-        self._samples: dict[int, list[np.ndarray]] = {}
+        self._samples: dict[Any, list[np.ndarray]] = {}
         self._structure: Any = None
 
     def update(self, batch: Batch, ids: np.ndarray, wanted: np.ndarray) -> None:
@@ -46,21 +46,22 @@ class SamplePool:
         for position in np.flatnonzero(np.isin(ids, wanted)):
             # Only a batch that made it into a list is brought to the host.
             leaves = leaves or [np.asarray(leaf) for leaf in tf.nest.flatten(inputs)]
-            if int(ids[position]) in self._samples:
+            key = ids[position].item()
+            if key in self._samples:
                 message = (
                     "Argument `id_fn` must give every example an id of its own. Received: "
-                    f"{int(ids[position])} for two of the examples."
+                    f"{key!r} for two of the examples."
                 )
                 raise ValueError(message)
-            self._samples[int(ids[position])] = [leaf[position] for leaf in leaves]
+            self._samples[key] = [leaf[position : position + 1] for leaf in leaves]
         if len(self._samples) > 2 * len(wanted):
             self._samples = {key: self._samples[key] for key in wanted.tolist()}
 
     def collect(self, ids: np.ndarray) -> Any:
         """Return the inputs named by ``ids`` ``(m, k)``, each tensor of shape ``(m, k, ...)``."""
-        rows = [self._samples[int(i)] for i in ids.reshape(-1)]
+        rows = [self._samples[key] for key in ids.ravel().tolist()]
         leaves = [
-            tf.convert_to_tensor(np.stack(values).reshape(*ids.shape, *values[0].shape))
+            tf.convert_to_tensor(np.concatenate(values).reshape(*ids.shape, *values[0].shape[1:]))
             for values in zip(*rows, strict=True)
         ]
         return tf.nest.pack_sequence_as(self._structure, leaves)

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..extras import require
+from ..utils.example_ids import shared_ids
 from ..utils.files import npz_path
+from ..utils.formatting import format_number
+from ..utils.html import Html, html_table
 from ..utils.records import RecordKind
 from ..utils.top_k import ORDER, BatchSort
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCORES = RecordKind("file of scores", "Score again, or name the file that `Scores.save` wrote.")
+
+# A notebook shows so many.
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Scores:
     Attributes
     ----------
     ids
-        int64, shape ``(n,)``, in the order of the dataset.
+        int64 or texts, shape ``(n,)``, in the order of the dataset.
     values
         Shape ``(n,)``.
 
@@ -53,6 +59,20 @@ class Scores:
         """Return n."""
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        """Tell how many there are, and their range."""
+        if not len(self):
+            return "<Scores of 0 examples>"
+        low, high = (format_number(float(end(self.values))) for end in (np.min, np.max))
+        return f"<Scores of {len(self)} examples, from {low} to {high}>"
+
+    def _repr_html_(self) -> Html:
+        """Show the largest scores in a notebook."""
+        largest = np.argsort(-self.values, kind="stable")[:_SHOWN]
+        rows = [(self.ids[i], format_number(float(self.values[i]), True)) for i in largest]
+        title = f"The {len(rows)} largest of {len(self):,} scores"
+        return html_table(("id", "score"), rows, title)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: ARG002
         """Return the values, so that NumPy functions take the scores as they are."""
         return np.asarray(self.values, dtype=dtype)
@@ -72,7 +92,7 @@ class Scores:
         ValueError
             If an id is in both.
         """
-        both = np.intersect1d(self.ids, other.ids)
+        both = shared_ids(self.ids, other.ids)
         if len(both):
             message = (
                 "Argument `other` must hold scores of other examples. Received: "

@@ -14,7 +14,7 @@ from ..errors import NoGradientWarning
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
-from ..types import Batch, IdFunction
+from ..types import Batch, Data, IdFunction
 from ..utils.datasets import Item
 from ..utils.kernels import Kernel
 from ..utils.lazy import lazy_dataset
@@ -67,7 +67,7 @@ class SelfInfluenceCalculator(Described, ABC):
         """Return the scores ``(b,)`` of a batch; traceable. To be implemented by subclasses."""
 
     def compute_influence_values(
-        self, train_set: tf.data.Dataset, device: str | None = None
+        self, train_set: Data, device: str | None = None
     ) -> tf.data.Dataset:
         """Score every example, lazily.
 
@@ -96,7 +96,7 @@ class SelfInfluenceCalculator(Described, ABC):
 
     def score(
         self,
-        train_set: tf.data.Dataset,
+        train_set: Data,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",
@@ -108,7 +108,9 @@ class SelfInfluenceCalculator(Described, ABC):
         train_set
             A batched dataset.
         id_fn
-            Reads int64 ids ``(b,)`` off a batch; None takes the positions.
+            Reads ids ``(b,)``, integers or texts, off a batch. ``"content"`` makes them of the
+            inputs. None takes those that the data have, such as the index of a DataFrame, and else
+            the positions.
         device
             Where to compute; None leaves it to TensorFlow.
         verbose
@@ -137,7 +139,7 @@ class SelfInfluenceCalculator(Described, ABC):
 
     def scored_batches(
         self,
-        train_set: tf.data.Dataset,
+        train_set: Data,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",
@@ -159,7 +161,7 @@ class SelfInfluenceCalculator(Described, ABC):
 
     def compute_top_k_from_training_dataset(
         self,
-        train_set: tf.data.Dataset,
+        train_set: Data,
         k: int,
         order: ORDER = ORDER.DESCENDING,
         return_ids: bool = False,
@@ -185,7 +187,7 @@ class SelfInfluenceCalculator(Described, ABC):
         Returns
         -------
         ``(training_samples, influence_values)``: the inputs ``(k, ...)``, in the nest that the
-        model takes, and the scores ``(k,)``; with ``return_ids`` the ids ``(k,)``, int64, third.
+        model takes, and the scores ``(k,)``; with ``return_ids`` the ids ``(k,)`` third.
         Ties go to the smaller id.
         """
         best, pool = BatchSort(1, k, order), SamplePool(self.model)

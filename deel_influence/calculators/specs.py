@@ -36,7 +36,7 @@ def top_k_spec(
     queries: tf.data.Dataset,
     train_set: tf.data.Dataset,
     dtype: tf.DType,
-    with_ids: bool,
+    id_type: tf.DType | None,
 ) -> tuple:
     """Return the spec of ``(query batch, scores, training inputs[, ids])``."""
     samples = tf.nest.map_structure(
@@ -44,4 +44,4 @@ def top_k_spec(
         inputs_spec(model, train_set),
     )
     spec = (relaxed_element_spec(queries), tf.TensorSpec((None, None), dtype), samples)
-    return (*spec, tf.TensorSpec((None, None), tf.int64)) if with_ids else spec
+    return spec if id_type is None else (*spec, tf.TensorSpec((None, None), id_type))

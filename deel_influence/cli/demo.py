@@ -46,7 +46,7 @@ def demo(
     metric = choose_metric(method, ihvp, damping, samples)
     settings = TriageSettings(metric, top, out, seed, verbose, method)
     check_at_least_one("--epochs", epochs)
-    check_packages("demo", jinja2="report", sklearn="demo")
+    check_packages("demo", jinja2="report", PIL="report", sklearn="demo")
     make_folder(out)
 
     start(seed, verbose)

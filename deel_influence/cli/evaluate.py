@@ -12,17 +12,21 @@ from .options import (
     BatchSizeOption,
     DampingOption,
     DataOption,
+    IdOption,
     Ihvp,
+    ImportOption,
+    LabelOption,
     LossOption,
     Method,
     ModelOption,
     OutOption,
     SamplesOption,
     SeedOption,
+    TextOption,
     VerboseOption,
     WeightsOption,
 )
-from .settings import check_at_least_one, check_model_file, make_folder
+from .settings import InputSettings, make_folder
 from .startup import check_packages, set_up_logging, start
 
 
@@ -103,6 +107,10 @@ def evaluate(
     damping: DampingOption = None,
     samples: SamplesOption = None,
     out: OutOption = Path("evaluation"),
+    label: LabelOption = None,
+    id: IdOption = None,  # noqa: A002 - the option's name
+    text: TextOption = None,
+    imports: ImportOption = None,
     batch_size: BatchSizeOption = 256,
     seed: SeedOption = 0,
     verbose: VerboseOption = False,
@@ -130,8 +138,9 @@ def evaluate(
         seed=seed,
         verbose=verbose,
     )
-    check_at_least_one("--batch-size", batch_size)
-    check_model_file(model)
+    inputs = InputSettings(
+        *(model, data, weights, loss, batch_size), label, id, text, imports or ()
+    )
     check_packages("evaluate", pandas="evaluation", matplotlib="evaluation")
     if settings.retrains:
         check_packages("evaluate", scipy="evaluation")
@@ -141,8 +150,10 @@ def evaluate(
     from rich.console import Console
 
     from .evaluation_run import run_evaluation
-    from .loading import load_inputs, load_queries
+    from .loading import load_examples, load_inputs
 
-    influence_model, source = load_inputs(model, data, weights, loss, batch_size)
-    query_source = None if queries is None else load_queries(influence_model, queries, batch_size)
+    influence_model, source = load_inputs(inputs)
+    query_source = (
+        None if queries is None else load_examples(influence_model, inputs, queries, "--queries")
+    )
     run_evaluation(influence_model, source, query_source, settings, Console())

@@ -12,18 +12,21 @@ from .options import (
     BatchSizeOption,
     DampingOption,
     DataOption,
+    IdOption,
     Ihvp,
     IhvpOption,
+    ImportOption,
+    LabelOption,
     LossOption,
     ModelOption,
     SamplesOption,
     SeedOption,
+    TextOption,
     VerboseOption,
     WeightsOption,
 )
 from .settings import (
-    check_at_least_one,
-    check_model_file,
+    InputSettings,
     check_new_file,
     choose_strategy,
     progress_of,
@@ -45,6 +48,10 @@ def fit(
     ihvp: IhvpOption = Ihvp.ekfac,
     damping: DampingOption = None,
     samples: SamplesOption = None,
+    label: LabelOption = None,
+    id: IdOption = None,  # noqa: A002 - the option's name
+    text: TextOption = None,
+    imports: ImportOption = None,
     batch_size: BatchSizeOption = 256,
     seed: SeedOption = 0,
     verbose: VerboseOption = False,
@@ -62,8 +69,9 @@ def fit(
         )
         raise CommandError(message)
     settings = choose_strategy(ihvp, damping, samples)
-    check_at_least_one("--batch-size", batch_size)
-    check_model_file(model)
+    inputs = InputSettings(
+        *(model, data, weights, loss, batch_size), label, id, text, imports or ()
+    )
     check_new_file(out)
 
     start(seed, verbose)
@@ -72,5 +80,5 @@ def fit(
     from .fitting import fit_and_save
     from .loading import load_inputs
 
-    influence_model, source = load_inputs(model, data, weights, loss, batch_size)
+    influence_model, source = load_inputs(inputs)
     fit_and_save(influence_model, source, settings, out, seed, progress_of(verbose), Console())

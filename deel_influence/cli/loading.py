@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -16,48 +20,50 @@ from ..datasets.image_folder import ImageShape
 from ..datasets.reading import READ_ERRORS, reading_error
 from ..datasets.source import DataSource
 from ..datasets.sources import load_source
+from ..datasets.table import Columns
 from ..errors import DeelInfluenceError
 from ..model.influence_model import InfluenceModel
 from .errors import CommandError, one_line
+from .settings import InputSettings
 
 # What Keras raises on files that are no archive, lack parts, or need code that is not there.
+_UNKNOWN_CLASS = re.compile(r"Could not locate (?:class|function) '([^']+)'")
 _UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile)
 
 
-def load_inputs(
-    model_path: Path, data: str, weights: str | None, loss: str | None, batch_size: int
-) -> tuple[InfluenceModel, DataSource]:
+def load_inputs(settings: InputSettings) -> tuple[InfluenceModel, DataSource]:
     """Return the wrapped model and its training set, which fit each other.
-
-    Parameters
-    ----------
-    model_path, data, weights, loss, batch_size
-        The options ``--model``, ``--data``, ``--weights``, ``--loss`` and ``--batch-size``.
 
     Raises
     ------
     DeelInfluenceError
         If one of them cannot be used.
     """
-    keras_model = load_model(model_path)
-    model = watch(keras_model, weights, load_loss(loss))
-    source = load_source(data, batch_size, image_shape(keras_model))
-    with named_read_errors(source):
-        check_fit(model, source)
-    return model, source
+    own = import_modules(settings.modules)
+    keras_model = load_model(settings.model, own)
+    model = watch(keras_model, settings.weights, load_loss(settings.loss, own))
+    return model, load_examples(model, settings, settings.data, "--data")
 
 
-def load_queries(model: InfluenceModel, queries: str, batch_size: int) -> DataSource:
-    """Return the examples that ``--queries`` names, which fit the model.
+def load_examples(
+    model: InfluenceModel, settings: InputSettings, data: str, option: str
+) -> DataSource:
+    """Return the examples that an option names, which fit the model.
 
     Raises
     ------
     DeelInfluenceError
         If they cannot be used.
     """
-    source = load_source(queries, batch_size, image_shape(model.model))
+    source = load_source(
+        data,
+        settings.batch_size,
+        image_shape(model.model),
+        columns=Columns(settings.label, settings.id, settings.text),
+        model=model.model,
+    )
     with named_read_errors(source):
-        check_fit(model, source, "--queries")
+        check_fit(model, source, option)
     return source
 
 
@@ -70,8 +76,61 @@ def named_read_errors(source: DataSource) -> Iterator[None]:
         raise reading_error(source, error) from error
 
 
-def load_model(path: Path) -> keras.Model:
+def import_modules(modules: Sequence[str]) -> dict[str, Any]:
+    """Run modules, given by name or as ``.py`` files, and return what they define, by name.
+
+    Raises
+    ------
+    CommandError
+        If one cannot be imported.
+    """
+    found: dict[str, Any] = {}
+    for name in modules:
+        try:
+            found.update(vars(_imported(name)))
+        except Exception as error:  # whatever the user's code raises
+            message = (
+                "--import must name a module that can be imported, or a .py file. Received: "
+                f"{name!r}, which fails with: {type(error).__name__}: {one_line(error, 300)}"
+            )
+            raise CommandError(message) from error
+    return {name: value for name, value in found.items() if callable(value)}
+
+
+def _imported(name: str) -> ModuleType:
+    path = Path(name)
+    if path.suffix != ".py":
+        # As `python -m` does; an installed command has not got the working folder on its path.
+        with _importable(Path.cwd()):
+            return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        message = "no such file"
+        raise FileNotFoundError(message)
+    module = importlib.util.module_from_spec(spec)
+    with _importable(path.resolve().parent):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def load_model(path: Path, own: Mapping[str, Any] | None = None) -> keras.Model:
     """Load a model from a ``.keras`` file; code that the file may hold is not run.
+
+    Parameters
+    ----------
+    path
+        The file.
+    own
+        Layers and losses of the user's own, by name.
 
     Raises
     ------
@@ -82,8 +141,16 @@ def load_model(path: Path) -> keras.Model:
         with warnings.catch_warnings():
             # Nobody trains here.
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-            return keras.models.load_model(path, safe_mode=True)
+            return keras.models.load_model(path, custom_objects=own, safe_mode=True)
     except _UNLOADABLE as error:
+        unknown = _UNKNOWN_CLASS.search(str(error))
+        if unknown:
+            message = (
+                "--model must be made of layers that can be found. Received: "
+                f"{str(path)!r}, which has a {unknown[1]!r} that Keras does not know. Pass "
+                "--import MODULE, the Python module or file that defines it (its code is run)."
+            )
+            raise CommandError(message) from error
         message = (
             f"--model must be a model that Keras can load in safe mode. Received: {str(path)!r}, "
             f"which fails with: {one_line(error, 500)}"
@@ -91,7 +158,7 @@ def load_model(path: Path) -> keras.Model:
         raise CommandError(message) from error
 
 
-def load_loss(name: str | None) -> Any:
+def load_loss(name: str | None, own: Mapping[str, Any] | None = None) -> Any:
     """Return the Keras loss called ``name``; None means the one the model is compiled with.
 
     Raises
@@ -102,7 +169,8 @@ def load_loss(name: str | None) -> Any:
     if name is None:
         return None
     try:
-        return keras.losses.get(name)
+        with keras.utils.custom_object_scope(own or {}):
+            return keras.losses.get(name)
     except ValueError as error:
         message = (
             f"--loss must be the name of a Keras loss. Received: {name!r}. "

@@ -71,8 +71,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="SOURCE",
-        help="Its training set: tfds:NAME[:SPLIT], a .npz file with x and y, a folder of "
-        "images (one sub-folder per class), or a saved tf.data dataset.",
+        help="Its training set: tfds:NAME[:SPLIT], a .npz file with x and y, a .csv or .parquet "
+        "table, a folder of images (one sub-folder per class), or a saved tf.data dataset.",
     ),
 ]
 WeightsOption = Annotated[
@@ -125,6 +125,38 @@ TopOption = Annotated[int, typer.Option("--top", help="How many examples to show
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the results; made if need be.")]
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of all random numbers.")
+]
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label", metavar="COLUMN", help="The labels in a CSV or Parquet file. [default: label]"
+    ),
+]
+IdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--id",
+        metavar="COLUMN",
+        help="What examples are called, in a CSV or Parquet file. [default: id, or row numbers]",
+    ),
+]
+TextOption = Annotated[
+    str | None,
+    typer.Option(
+        "--text",
+        metavar="COLUMN",
+        help="The texts that the model takes, in a CSV or Parquet file. [default: all columns but "
+        "label and id are inputs]",
+    ),
+]
+ImportOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="MODULE",
+        help="A Python module, or .py file, with the layers and losses of your own that the model "
+        "has; its code is run. May be given several times.",
+    ),
 ]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", help="Examples in a batch.")]
 VerboseOption = Annotated[

@@ -23,7 +23,7 @@ from ..model.influence_model import BaseInfluenceModel, InfluenceModel
 from ..report.contents import Curve, Table
 from ..report.page import write_report
 from ..report.triage import Triage, run_triage
-from .errors import CommandError, convergence_in_one_line, one_line
+from .errors import convergence_in_one_line, one_line
 from .loading import named_read_errors
 from .methods import METHODS, MethodInputs
 from .settings import TriageSettings
@@ -91,11 +91,7 @@ def score_source(
         If the data do not fit the model, or cannot be read to their end.
     """
     with named_read_errors(source), convergence_in_one_line(_remedy(settings)):
-        triage = run_triage(
-            model, calculator, source.dataset, ids=source.ids, verbose=settings.progress
-        )
-    _check_class_names(triage, source)
-    return triage
+        return run_triage(model, calculator, source.dataset, verbose=settings.progress)
 
 
 def describe_run(
@@ -137,7 +133,7 @@ def publish(
     extra_tables: Sequence[Table] = (),
     curves: Sequence[Curve] = (),
 ) -> None:
-    """Write ``scores.parquet`` and ``report/index.html``, and print the most suspicious examples.
+    """Write the scores as Parquet and CSV and the page, and print the most suspicious examples.
 
     Parameters
     ----------
@@ -156,20 +152,23 @@ def publish(
     """
     scores_path = settings.out / "scores.parquet"
     triage.to_parquet(scores_path)
+    triage.to_csv(scores_path.with_suffix(".csv"))
     page = write_report(
         settings.out / "report",
         triage,
         source.dataset,
         summary=summary,
-        class_names=source.class_names,
         feature_names=source.feature_names,
         top=settings.top,
         extra_tables=extra_tables,
         curves=curves,
+        display=source.file_names,
     )
-    console.print(suspects_table(triage, settings.top, source.class_names))
+    console.print(suspects_table(triage, settings.top))
     for table in extra_tables:
         console.print(rich_table(table))
+    if triage.doubt is not None:
+        console.print(Text(triage.doubt))
     # A path must stay whole to be of use, and may hold brackets.
     console.print(Text(f"Scores: {scores_path}\nPage:   {page}"), soft_wrap=True)
 
@@ -177,20 +176,6 @@ def publish(
 def _remedy(settings: TriageSettings) -> str:
     """Return what helps against solves that do not converge; nothing where there are no options."""
     return "" if settings.metric is None else "Pass a larger --damping, or another --ihvp. "
-
-
-def _check_class_names(triage: Triage, source: DataSource) -> None:
-    if source.class_names is None:
-        return
-    values = np.concatenate([triage.labels, triage.predicted])
-    num_names = len(source.class_names)
-    if values.dtype.kind == "f" or values.min() < 0 or values.max() >= num_names:
-        message = (
-            f"--data names {num_names} classes, so labels and predictions must be integers from 0 "
-            f"to {num_names - 1}. Received: {values.dtype} from {values.min()} to {values.max()}. "
-            "Check that the model was trained on these classes."
-        )
-        raise CommandError(message)
 
 
 def _metric(strategy: InverseHessianVectorProduct, settings: TriageSettings) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,36 @@ AUTO = "auto"
 _FITTED_SUFFIX = ".npz"
 # Their formulas divide by the damping alone.
 _NEED_DAMPING = (Ihvp.datainf, Ihvp.woodbury)
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """A model and its training set, as they are named on the command line.
+
+    Attributes
+    ----------
+    model, data, weights, loss, batch_size
+        The options of these names.
+    label, id, text
+        Columns of a table.
+    modules
+        What to import before the model is loaded.
+    """
+
+    model: Path
+    data: str
+    weights: str | None
+    loss: str | None
+    batch_size: int
+    label: str | None = None
+    id: str | None = None
+    text: str | None = None
+    modules: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what can be seen to be wrong before TensorFlow is loaded."""
+        check_at_least_one("--batch-size", self.batch_size)
+        check_model_file(self.model)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -11,7 +9,7 @@ from ..report.contents import Table
 from ..report.triage import Triage
 
 
-def suspects_table(triage: Triage, top: int, class_names: Sequence[str] | None) -> RichTable:
+def suspects_table(triage: Triage, top: int) -> RichTable:
     """Return the ``top`` most suspicious examples, the worst first.
 
     Parameters
@@ -20,24 +18,10 @@ def suspects_table(triage: Triage, top: int, class_names: Sequence[str] | None) 
         The scores of n examples.
     top
         How many rows; more than n gives n.
-    class_names
-        What the labels mean, if it is known.
     """
-    positions = triage.most_suspicious(top)
-    rows = [
-        (
-            triage.ranks[i],
-            triage.ids[i],
-            _label(triage.labels[i], class_names),
-            _label(triage.predicted[i], class_names),
-            f"{triage.losses[i]:.3f}",
-            f"{triage.scores[i]:.4g}",
-        )
-        for i in positions
-    ]
+    columns, rows = triage.table(top)
     title = f"The {len(rows)} most suspicious of {len(triage.ids):,} examples"
-    columns = ("rank", "id", "label", "predicted", "loss", "score")
-    return rich_table(Table(title=title, columns=columns, rows=rows))
+    return rich_table(Table(title, columns, rows))
 
 
 def rich_table(table: Table) -> RichTable:
@@ -46,14 +30,8 @@ def rich_table(table: Table) -> RichTable:
     drawn = RichTable(title=Text(table.title), caption=Text(table.caption))
     for number, name in enumerate(table.columns):
         is_name = number == 0 and any(isinstance(row[0], str) for row in table.rows)
-        drawn.add_column(Text(name), justify="left" if is_name else "right")
+        # What is too long, such as a file name, goes on in the next line, and is whole.
+        drawn.add_column(Text(name), justify="left" if is_name else "right", overflow="fold")
     for row in table.rows:
         drawn.add_row(*(Text(str(cell)) for cell in row))
     return drawn
-
-
-def _label(label: float, class_names: Sequence[str] | None) -> str:
-    if class_names is None:
-        return f"{label:g}"
-    # `score_source` has seen to it that every label has a name.
-    return class_names[int(label)]

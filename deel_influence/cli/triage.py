@@ -11,6 +11,9 @@ from .options import (
     BatchSizeOption,
     DampingOption,
     DataOption,
+    IdOption,
+    ImportOption,
+    LabelOption,
     LossOption,
     Method,
     MethodOption,
@@ -19,15 +22,15 @@ from .options import (
     OutOption,
     SamplesOption,
     SeedOption,
+    TextOption,
     TopOption,
     VerboseOption,
     WeightsOption,
 )
 from .settings import (
+    InputSettings,
     TriageSettings,
-    check_at_least_one,
     check_method_of_trained,
-    check_model_file,
     choose_metric,
     make_folder,
 )
@@ -54,23 +57,29 @@ def triage(
     ] = None,
     top: TopOption = 20,
     out: OutOption = Path("triage"),
+    label: LabelOption = None,
+    id: IdOption = None,  # noqa: A002 - the option's name
+    text: TextOption = None,
+    imports: ImportOption = None,
     batch_size: BatchSizeOption = 256,
     seed: SeedOption = 0,
     verbose: VerboseOption = False,
 ) -> None:
     """Rank a training set by how suspicious its examples are: wrong labels come first.
 
-    Writes OUT/scores.parquet (one row per example) and the page OUT/report/index.html, and prints
-    the most suspicious examples. Inputs reach the model as they are stored: if the model was
-    trained on rescaled images, rescale them in the model or in the data.
+    Writes OUT/scores.parquet and OUT/scores.csv (one row per example) and the page
+    OUT/report/index.html, and prints the most suspicious examples. Inputs reach the model as they
+    are stored: if the model was trained on rescaled images, rescale them in the model or in the
+    data.
     """
     set_up_logging(verbose)
     metric = choose_metric(method, ihvp, damping, samples, curvature)
     settings = TriageSettings(metric, top, out, seed, verbose, method)
     check_method_of_trained(method, weights)
-    check_at_least_one("--batch-size", batch_size)
-    check_model_file(model)
-    check_packages("triage", jinja2="report")
+    inputs = InputSettings(
+        *(model, data, weights, loss, batch_size), label, id, text, imports or ()
+    )
+    check_packages("triage", jinja2="report", PIL="report")
     make_folder(out)
 
     start(seed, verbose)
@@ -79,7 +88,7 @@ def triage(
     from .loading import load_inputs
     from .scoring import describe_run, make_calculator, publish, score_source
 
-    influence_model, source = load_inputs(model, data, weights, loss, batch_size)
+    influence_model, source = load_inputs(inputs)
     calculator, strategy = make_calculator(influence_model, source, settings)
     scores = score_source(influence_model, source, calculator, settings)
     summary = describe_run(scores, calculator.model, source, strategy, settings)

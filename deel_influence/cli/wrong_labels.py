@@ -21,7 +21,7 @@ def read_wrong_labels(path: Path, ids: np.ndarray) -> np.ndarray:
     path
         A ``.txt`` file with an id on each line, or a ``.npy`` or ``.npz`` file with a mask.
     ids
-        Ids of the n training examples, int64, shape ``(n,)``.
+        Ids of the n training examples, shape ``(n,)``.
 
     Raises
     ------
@@ -52,15 +52,17 @@ def read_wrong_labels(path: Path, ids: np.ndarray) -> np.ndarray:
 
 
 def _listed(path: Path, ids: np.ndarray) -> np.ndarray:
-    wrong = np.array([int(line) for line in path.read_text(encoding="utf-8").split()], np.int64)
-    unknown = np.setdiff1d(wrong, ids)
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    wrong = np.array([line for line in lines if line], str)
+    known = ids.astype(str)
+    unknown = np.setdiff1d(wrong, known)
     if len(unknown):
         message = (
             "--wrong-labels must list ids of --data. "
             f"Received: {str(path)!r} with {len(unknown)} others, such as {unknown[0]}."
         )
         raise CommandError(message)
-    return np.isin(ids, wrong)
+    return np.isin(known, wrong)
 
 
 def _read_mask(path: Path) -> np.ndarray:

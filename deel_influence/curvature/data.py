@@ -15,6 +15,7 @@ from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
 from ..utils.datasets import Item, check_dataset, numbered_items
+from ..utils.example_ids import POSITION
 from ..utils.memory import bytes_of, bytes_to_hold
 from ..utils.running import check_finite_inputs
 from .frozen import FrozenPart, find_frozen_part
@@ -58,7 +59,7 @@ class CurvatureData:
         self.whole_model_because = "nothing asks for features"
         self.frozen: FrozenPart | None = None
         if with_features:
-            first = next(numbered_items(dataset))
+            first = next(numbered_items(dataset, POSITION))
             search = find_frozen_part(model, first.batch)
             self.whole_model_because, self.frozen = search.reason, search.part
         self._read_first_time()
@@ -78,7 +79,7 @@ class CurvatureData:
         if self._held is not None:
             yield from self._held
             return
-        yield from numbered_items(self._dataset)
+        yield from numbered_items(self._dataset, POSITION)
 
     def draws(self, batch_size: int, seed: int | None) -> Iterator[list[Item]]:
         """Yield random batches of examples for ever, the same ones for the same seed.
@@ -118,7 +119,7 @@ class CurvatureData:
         """Count and check the examples, and hold what fits."""
         held: list[Item] | None = []
         total, count = 0, 0
-        data = Pass(self._dataset, "dataset", in_order=False)
+        data = Pass(self._dataset, "dataset", id_fn=POSITION, in_order=False)
         for item in data.items(GradientEngine.of(self._model)):
             check_finite_inputs(item)
             count += item.size

@@ -11,10 +11,11 @@ from ..errors import CurvatureSizeError
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
-from ..types import Batch
+from ..types import Batch, Data
 from ..utils.datasets import Item, batch_size_of, check_dataset
 from ..utils.memory import available_bytes, human_bytes
 from ..utils.running import run
+from ..utils.takes_data import takes_data
 from .closed_form import assemble_closed_form, closed_form_of_batch, has_closed_form
 from .hessian_rows import gradient_bytes, hessian_of_batch, smallest_bytes
 from .sampling import expected_gradients
@@ -43,9 +44,10 @@ class DenseCurvature:
     num_examples: int
 
 
+@takes_data
 def dense_curvature(
     model: BaseInfluenceModel,
-    dataset: tf.data.Dataset | PartialFit,
+    dataset: Data | PartialFit,
     kind: str = "hessian",
     regularizer: bool = True,
     verbose: str | int = "auto",
@@ -101,9 +103,10 @@ def dense_curvature(
     return DenseCurvature((matrix + matrix.T) / 2, count)
 
 
+@takes_data
 def check_dense_memory(
     model: BaseInfluenceModel,
-    dataset: tf.data.Dataset | None = None,
+    dataset: Data | None = None,
     kind: str = "hessian",
     remedy: str = "or use ihvp_calculator='ekfac' or 'cgd', which need no matrix",
 ) -> None:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from ..gradients.engine import GradientEngine
 from ..model.influence_model import BaseInfluenceModel
-from ..types import Batch
+from ..types import Batch, Data
 from ..utils.kernels import Kernel
 from .draws import Draws
 from .frozen import FrozenPart
@@ -60,7 +60,7 @@ class FisherOperator(CurvatureOperator):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        dataset: tf.data.Dataset,
+        dataset: Data,
         *,
         seed: int | None = None,
         device: str | None = None,

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from ..model.influence_model import BaseInfluenceModel
-from ..types import Batch
+from ..types import Batch, Data
 from ..utils.kernels import Kernel
 from .data import Item
 from .frozen import FrozenPart
@@ -56,7 +56,7 @@ class HessianOperator(CurvatureOperator):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        dataset: tf.data.Dataset,
+        dataset: Data,
         *,
         mode: str = "auto",
         device: str | None = None,
@@ -120,7 +120,7 @@ class ForwardOverBackwardHVP(HessianOperator):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset,
+        train_dataset: Data,
         weights: Any = None,
     ) -> None:
         super().__init__(model, train_dataset, mode="forward_over_reverse")

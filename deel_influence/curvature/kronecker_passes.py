@@ -105,7 +105,7 @@ class FisherPass:
         ``"expected"``: their exact expectation, at one backward pass for each output.
         ``"empirical"``: gradients for the labels of the data.
     seed
-        Fixes the draws, together with the positions of the examples in the dataset.
+        Fixes the draws, together with the ids of the examples: positions, where there are none.
     verbose
         As in Keras.
     num_examples
@@ -162,7 +162,7 @@ class FisherPass:
         def compute(data: Pass) -> tuple[dict[Parts, Any], np.ndarray]:
             def work() -> Iterator[Work]:
                 for item in data.items(engine):
-                    draws = tf.constant(self.seed, tf.int64), tf.constant(item.ids, tf.int64)
+                    draws = tf.constant(self.seed, tf.int64), tf.constant(item.numbers, tf.int64)
                     yield item, (item.batch, draws, *arguments)
 
             # Asked for when the first batch has settled how gradients are found.

@@ -14,11 +14,12 @@ from ..errors import NonFiniteError
 from ..gradients.engine import GradientEngine
 from ..linalg.linear_operator import BlockDiagonalOperator, LinearOperator
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
-from ..types import Batch
+from ..types import Batch, Data
 from ..utils.datasets import Item
 from ..utils.devices import check_device
 from ..utils.kernels import Kernel
 from ..utils.running import call
+from ..utils.takes_data import TakesData
 from .data import CurvatureData
 from .frozen import FrozenPart
 
@@ -28,7 +29,7 @@ Product = Callable[
 """Takes a batch, its features, vectors ``(k, p)``, a seed and ids ``(b,)``; returns products."""
 
 
-class CurvatureOperator(LinearOperator):
+class CurvatureOperator(TakesData, LinearOperator):
     """``v ↦ (1/n) Σ_i C(z_i) v`` over the n examples of a dataset, for k vectors at once.
 
     A product goes over the data batch by batch, so that its memory is bounded by the batch and by
@@ -65,7 +66,7 @@ class CurvatureOperator(LinearOperator):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        dataset: tf.data.Dataset,
+        dataset: Data,
         *,
         device: str | None = None,
         jit_compile: bool = False,
@@ -115,7 +116,7 @@ class CurvatureOperator(LinearOperator):
 
     def product_with(self, item: Item, vectors: tf.Tensor) -> tf.Tensor:
         """Return ``Σ_i C(z_i) v`` over one batch, shape ``(k, p)``."""
-        draws = tf.constant(self.seed, tf.int64), tf.constant(item.ids, tf.int64)
+        draws = tf.constant(self.seed, tf.int64), tf.constant(item.numbers, tf.int64)
         arguments = (item.batch, item.features, vectors, draws)
         return call(self._kernel(int(vectors.shape[0]) == 1), item, arguments, self._device)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import tensorflow as tf
-
 from ..linalg.linear_operator import LinearOperator
 from ..model.influence_model import BaseInfluenceModel
+from ..types import Data
+from ..utils.takes_data import takes_data
 from .fisher import EmpiricalFisherOperator, FisherOperator
 from .gauss_newton import GaussNewtonOperator
 from .hessian import HessianOperator
@@ -34,8 +34,9 @@ def check_curvature(kind: Any) -> str:
     return str(kind)
 
 
+@takes_data
 def loss_curvature(
-    kind: str, model: BaseInfluenceModel, dataset: tf.data.Dataset, seed: int | None = None
+    kind: str, model: BaseInfluenceModel, dataset: Data, seed: int | None = None
 ) -> CurvatureOperator:
     """Return the operator of the mean loss of that name.
 

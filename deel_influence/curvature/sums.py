@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from ..gradients.passes import Pass
 from ..utils.digests import array_digest, settings_digest
+from ..utils.example_ids import shared_ids
 from ..utils.files import npz_path
 from ..utils.records import RecordKind
 from .kronecker_basis import EigenBlock
@@ -101,7 +102,7 @@ class FitSums:
         A digest of all that the sums depend on besides the examples: the model, the strategy with
         its settings, and the stages before.
     ids
-        The ids of the examples, int64, shape ``(n,)``.
+        The ids of the examples, int64 or texts, shape ``(n,)``.
     totals
         The sums by block, float64.
     """
@@ -131,7 +132,7 @@ class FitSums:
                 f"{self.stage!r}, or sums of another fit."
             )
             raise ValueError(message)
-        both = np.intersect1d(self.ids, other.ids)
+        both = shared_ids(self.ids, other.ids)
         if len(both):
             message = (
                 f"Argument `other` must be of other examples. Received: {len(both)} ids that are "
@@ -206,6 +207,8 @@ class PartialFit:
     origin
         What the fit depends on besides the data; the strategy sets it.
     """
+
+    stands_for_data = True
 
     def __init__(self, given: Sequence[FitSums], data: Pass | None = None) -> None:
         self._given, self._data = list(given), data

@@ -7,11 +7,13 @@ from .digits.loading import load_digits_dataset
 from .label_noise import flip_labels
 from .source import DataSource
 from .sources import load_source
+from .table import Columns
 
 if TYPE_CHECKING:
     from .digits.digits_dataset_builder import Digits
 
 __all__ = [
+    "Columns",
     "DataSource",
     "Digits",
     "flip_labels",

@@ -60,6 +60,7 @@ def load_image_folder(
     return DataSource(
         name=folder.name,
         dataset=batched(dataset, batch_size),
+        ids=np.array([path.relative_to(folder).as_posix() for path in paths]),
         class_names=class_names,
         file_names=tuple(names),
     )

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataSourceError
+from ..utils.example_ids import as_ids
+from ..utils.intake import as_dataset
 from ..utils.records import UNREADABLE, read_arrays
-from .source import DataSource, stream_arrays
+from .source import DataSource
+from .table import number_classes
 
 _EXAMPLE_KEYS = (("x", "y"), ("x_train", "y_train"))
 _ID_KEYS = ("ids", "id")
@@ -37,6 +40,7 @@ def load_npz(path: Path, batch_size: int) -> DataSource:
     x, y = arrays[x_key], arrays[y_key]
     for key in (x_key, y_key):
         _check_examples(key, arrays[key], path)
+    y, class_names = number_classes(y, y_key, path, _names(arrays, "class_names"))
     if len(x) != len(y):
         message = (
             f"The arrays `{x_key}` and `{y_key}` of {str(path)!r} must have one row per example "
@@ -45,9 +49,9 @@ def load_npz(path: Path, batch_size: int) -> DataSource:
         raise DataSourceError(message)
     return DataSource(
         name=path.name,
-        dataset=stream_arrays(x, y, batch_size=batch_size),
+        dataset=as_dataset((x, y), "x, y", batch_size=batch_size),
         ids=_find_ids(arrays, len(x), path),
-        class_names=_names(arrays, "class_names"),
+        class_names=class_names,
         feature_names=_find_feature_names(arrays, x, path),
     )
 
@@ -84,10 +88,10 @@ def _check_examples(key: str, array: np.ndarray, path: Path) -> None:
             f"Received: shape {array.shape}. {_REMEDY}"
         )
         raise DataSourceError(message)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biufUS":
         message = (
-            f"The array `{key}` of {str(path)!r} must be numeric. Received: dtype {array.dtype}. "
-            "Number classes with np.unique(y, return_inverse=True)[1]."
+            f"The array `{key}` of {str(path)!r} must hold numbers or texts. Received: dtype "
+            f"{array.dtype}."
         )
         raise DataSourceError(message)
 
@@ -97,21 +101,21 @@ def _find_ids(arrays: Mapping[str, np.ndarray], count: int, path: Path) -> np.nd
     if key is None:
         return None
     ids = arrays[key]
-    if ids.shape != (count,) or ids.dtype.kind not in "iu" or len(np.unique(ids)) != count:
+    if ids.shape != (count,) or ids.dtype.kind not in "iuUS" or len(np.unique(ids)) != count:
         message = (
-            f"The array `{key}` of {str(path)!r} must hold {count} different integers, one per "
-            f"example. Received: shape {ids.shape}, dtype {ids.dtype}, "
+            f"The array `{key}` of {str(path)!r} must hold {count} different integers or texts, "
+            f"one per example. Received: shape {ids.shape}, dtype {ids.dtype}, "
             f"{len(np.unique(ids))} different values. "
             "Leave it out to identify examples by their positions."
         )
         raise DataSourceError(message)
-    if ids.max() > np.iinfo(np.int64).max:
+    if ids.dtype.kind in "iu" and ids.max() > np.iinfo(np.int64).max:
         message = (
             f"The array `{key}` of {str(path)!r} must hold ids of at most {2**63 - 1}. "
-            f"Received: {ids.max()}. Number the examples anew."
+            f"Received: {ids.max()}. Save them as texts."
         )
         raise DataSourceError(message)
-    return ids.astype(np.int64)
+    return as_ids(ids, key)
 
 
 def _find_feature_names(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from ..utils.example_ids import with_ids, with_names
+
 
 @dataclass(frozen=True, eq=False)
 class DataSource:
@@ -19,7 +21,8 @@ class DataSource:
     dataset
         Batches ``(x, y)``, the same examples in the same order at every pass.
     ids
-        Ids of the examples, shape ``(n,)``, int64; None means their positions, from 0.
+        Ids of the examples, integers or texts, shape ``(n,)``, which go with the dataset; None
+        means their positions, from 0.
     class_names
         What the labels 0, 1, ... mean, where the source says it.
     feature_names
@@ -34,6 +37,13 @@ class DataSource:
     class_names: tuple[str, ...] | None = None
     feature_names: tuple[str, ...] | None = None
     file_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Have the names go with the dataset."""
+        if self.ids is not None:
+            with_ids(self.dataset, self.ids)
+        names = {"class_names": self.class_names, "feature_names": self.feature_names}
+        with_names(self.dataset, **names)
 
 
 def stream_arrays(*arrays: np.ndarray, batch_size: int) -> tf.data.Dataset:

@@ -6,37 +6,46 @@ import os
 import re
 from pathlib import Path
 
+import keras
+
 from ..errors import DataSourceError
 from .image_folder import ImageShape, load_image_folder
 from .npz import load_npz
 from .saved_dataset import is_saved_dataset, load_saved_dataset
 from .source import DataSource, check_batch_size
+from .table import SUFFIXES, Columns, load_table
 
 _KINDS = (
-    "`tfds:NAME[:SPLIT]`, an `.npz` file with `x` and `y`, a folder with one sub-folder of images "
-    "per class, or a folder written by `tf.data.Dataset.save`"
+    "`tfds:NAME[:SPLIT]`, an `.npz` file with `x` and `y`, a `.csv` or `.parquet` table, a folder "
+    "with one sub-folder of images per class, or a folder written by `tf.data.Dataset.save`"
 )
 # Two letters at least: `C:\data` is a path.
+_USUAL = Columns()
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
 
 
 def load_source(
-    source: str,
+    source: str | os.PathLike[str],
     batch_size: int = 256,
     image_shape: ImageShape | None = None,
     data_dir: str | os.PathLike[str] | None = None,
+    columns: Columns = _USUAL,
+    model: keras.Model | None = None,
 ) -> DataSource:
-    """Load a training set from one of four kinds of source.
+    """Load a training set from one of five kinds of source.
 
     ``tfds:NAME[:SPLIT]``
         A dataset of TensorFlow Datasets, split ``train`` by default. ``tfds:digits`` and datasets
         that were prepared before need no network.
     ``FILE.npz``
-        Arrays ``x`` and ``y`` (or ``x_train`` and ``y_train``), and optionally ``ids`` (or
-        ``id``), ``class_names`` and ``feature_names``. Pickled objects are refused.
+        Arrays ``x`` and ``y`` (or ``x_train`` and ``y_train``), numbers or texts, and optionally
+        ``ids`` (or ``id``), ``class_names`` and ``feature_names``. Pickled objects are refused.
+    ``FILE.csv``, ``FILE.parquet``
+        A table with a row for each example; see ``columns``. Labels that are texts are numbered in
+        sorted order.
     a folder of images
         One sub-folder per class, classes and files in sorted order, as in
-        `keras.utils.image_dataset_from_directory`; the file names are kept.
+        `keras.utils.image_dataset_from_directory`; the file names are the ids.
     a folder written by `tf.data.Dataset.save`
         Elements ``(x, y)``, single examples or batches.
 
@@ -54,6 +63,11 @@ def load_source(
     data_dir
         Folder of the datasets that TensorFlow Datasets prepared; None means its default
         (``TFDS_DATA_DIR``, or ``~/tensorflow_datasets``).
+    columns
+        Names of the columns of a table: its label, id and text; by default those called so, and all
+        others are inputs.
+    model
+        The model that a table is for: by the names of its inputs, columns are handed to it.
 
     Raises
     ------
@@ -63,6 +77,7 @@ def load_source(
         If TensorFlow Datasets is asked for and cannot be imported.
     """
     check_batch_size(batch_size)
+    source = os.fspath(source)
     if source.startswith("tfds:"):
         from .tfds_source import load_tfds  # TensorFlow Datasets is loaded where it is asked for.
 
@@ -77,6 +92,8 @@ def load_source(
         return load_image_folder(path, batch_size, image_shape)
     if path.suffix.lower() == ".npz":
         return load_npz(path, batch_size)
+    if path.suffix.lower() in SUFFIXES:
+        return load_table(path, batch_size, columns, model)
     message = (
         f"The data source must be one of: {_KINDS}. "
         f"Received: {source!r}, a file with the ending {path.suffix!r}. "

@@ -13,9 +13,11 @@ from ..baselines.loss import LossScore
 from ..linalg.checks import check_count
 from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
+from ..types import Data
 from ..utils.datasets import check_dataset, check_fixed_order, count_examples
 from ..utils.digests import array_digest, dataset_digest
 from ..utils.progress import check_verbose, progress_bar
+from ..utils.takes_data import takes_data
 from .calculator_scores import (
     CHANGES,
     FIT,
@@ -40,10 +42,11 @@ LOSS, RANDOM = "loss", "random"
 """The names of the controls."""
 
 
+@takes_data
 def evaluate(
     calculators: Mapping[str, Any],
-    train_set: tf.data.Dataset,
-    queries: tf.data.Dataset | None = None,
+    train_set: Data,
+    queries: Data | None = None,
     *,
     truth: GroundTruth | Mapping[str, GroundTruth] | None = None,
     mislabelled: np.ndarray | None = None,

@@ -10,6 +10,8 @@ import tensorflow as tf
 from ..types import IdFunction
 from ..utils.datasets import Item, check_dataset, numbered_items
 from ..utils.devices import check_device
+from ..utils.example_ids import POSITION, ids_of
+from ..utils.lazy import is_lazy
 from ..utils.progress import check_verbose, progress_bar
 from ..utils.running import check_finite_inputs
 from .engine import MAX_PROBES, GradientEngine
@@ -28,7 +30,8 @@ class Pass:
     description
         What is being done, in a few words, for the progress bar.
     id_fn
-        Reads the ids off a batch; None takes the positions.
+        Reads the ids off a batch, see `numbered_batches`; None takes the ids that go with the
+        dataset, or the positions.
     device
         Where batches are computed; None leaves it to TensorFlow.
     verbose
@@ -95,14 +98,26 @@ class Pass:
             self.verbose,
         )
 
+    def id_type(self, engine: GradientEngine) -> tf.DType:
+        """Return the type of the ids; where a function reads them, of those of the first batch."""
+        if self.id_fn in (None, POSITION) and ids_of(self.dataset) is None:
+            return tf.int64
+        return tf.as_dtype(next(self._numbered(engine)).ids.dtype)
+
+    def _numbered(self, engine: GradientEngine) -> Iterator[Item]:
+        """Yield the batches with the ids of their examples."""
+        data, process = self.dataset, engine.model.process_batch_for_loss_fn
+        if self.ahead and not is_lazy(data) and ids_of(data) is None:
+            data = data.prefetch(tf.data.AUTOTUNE)
+        return numbered_items(data, self.id_fn, self.argument, lambda batch: process(batch)[0])
+
     @property
     def _by_position(self) -> bool:
-        return self.id_fn is None and self.in_order
+        return self.id_fn in (None, POSITION) and self.in_order
 
     def _settled(self, engines: tuple[GradientEngine, ...]) -> Iterator[Item]:
         """Let the first batches settle the plans before any batch is yielded."""
-        data = self.dataset.prefetch(tf.data.AUTOTUNE) if self.ahead else self.dataset
-        items = numbered_items(data, self.id_fn, self.argument)
+        items = self._numbered(engines[0])
         held = []
         for item in items:
             if item.index == 0:
@@ -119,7 +134,7 @@ class Pass:
     def _note_first(self, engine: GradientEngine, item: Item) -> None:
         if self._by_position:
             engine.order_guard.compare(self.dataset, item.batch, self.argument)
-        elif self.id_fn is None:
+        elif self.id_fn in (None, POSITION):
             engine.order_guard.note(self.dataset, item.batch)
 
 
@@ -132,8 +147,13 @@ def query_and_train_passes(
     verbose: str | int,
     description: str = "Influence",
     opened: bool = False,
+    query_id_fn: IdFunction | None = None,
+    queries_in_order: bool = True,
 ) -> tuple[Pass, Pass]:
     """Check queries and training examples, see `Pass.checked`, and return how each is gone over."""
-    queries = Pass(dataset_to_evaluate, "dataset_to_evaluate", "Queries", id_fn, device)
+    queries = Pass(
+        *(dataset_to_evaluate, "dataset_to_evaluate", "Queries", query_id_fn, device),
+        in_order=queries_in_order,
+    )
     train = Pass(train_set, "train_set", description, id_fn, device, verbose)
     return queries.checked(engine, opened), train.checked(engine, opened)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from ..linalg.arnoldi import arnoldi
 from ..linalg.checks import check_count
 from ..linalg.low_rank import LowRank
 from ..model.influence_model import BaseInfluenceModel
+from ..types import Data
 from ..utils.arguments import settings_in
 from .low_rank import LowRankIHVP
 
@@ -65,7 +65,7 @@ class ArnoldiIHVP(LowRankIHVP):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
         subspace_dim: int = 200,
         k_largest_eig_vals: int = 100,
         force_hermitian: bool = True,

@@ -10,6 +10,7 @@ from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.neumann import preconditioned_neumann
 from ..linalg.result import SolveResult
 from ..model.influence_model import BaseInfluenceModel
+from ..types import Data
 from ..utils.arguments import settings_in
 from .preconditioned import PreconditionedIHVP
 
@@ -66,7 +67,7 @@ class AstraIHVP(PreconditionedIHVP):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
         n_opt_iters: int | None = None,
         *,
         solver: str = "neumann",

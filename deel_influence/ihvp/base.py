@@ -21,6 +21,7 @@ from ..gradients.passes import Pass
 from ..gradients.rows import rows_kernel
 from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
+from ..types import Data
 from ..utils.datasets import (
     check_dataset,
     count_examples,
@@ -83,7 +84,7 @@ class InverseHessianVectorProduct(FitOfParts, ABC):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         check_influence_model(model)
@@ -147,7 +148,7 @@ class InverseHessianVectorProduct(FitOfParts, ABC):
         """Return the arguments, beside model and data, that make such a strategy again."""
         return dict(self.config)
 
-    def with_dataset(self, dataset: tf.data.Dataset) -> InverseHessianVectorProduct:
+    def with_dataset(self, dataset: Data) -> InverseHessianVectorProduct:
         """Return a strategy with all the settings of this one, fitted on other data."""
         return type(self)(self.model, train_dataset=dataset, **self.get_config())
 
@@ -183,7 +184,7 @@ class InverseHessianVectorProduct(FitOfParts, ABC):
         cls,
         path: str | Path,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
     ) -> InverseHessianVectorProduct:
         """Read what `save` wrote; on the base class, any strategy.
 
@@ -208,7 +209,7 @@ class InverseHessianVectorProduct(FitOfParts, ABC):
     def restored(
         cls,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None,
+        train_dataset: Data | None,
         config: Mapping[str, Any],
         state: Mapping[str, np.ndarray],
         num_train_examples: int | None = None,
@@ -326,7 +327,7 @@ class InverseHessianVectorProduct(FitOfParts, ABC):
         """Return ``g(z)ᵀ H⁻¹ v`` for query factors and vectors ``(k, p)``, shape ``(m, k)``."""
         return tf.matmul(factors, vectors, transpose_b=True)
 
-    def compute_ihvp(self, group: tf.data.Dataset, use_gradient: bool = True) -> tf.Tensor:
+    def compute_ihvp(self, group: Data, use_gradient: bool = True) -> tf.Tensor:
         """Return ``H⁻¹ g_i`` for the examples of a dataset.
 
         Parameters
@@ -342,7 +343,7 @@ class InverseHessianVectorProduct(FitOfParts, ABC):
         """
         return self._over(group, use_gradient, "solve")
 
-    def compute_hvp(self, group: tf.data.Dataset, use_gradient: bool = True) -> tf.Tensor:
+    def compute_hvp(self, group: Data, use_gradient: bool = True) -> tf.Tensor:
         """Return ``H g_i`` for the examples of a dataset; the arguments of `compute_ihvp`."""
         return self._over(group, use_gradient, "multiply")
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.result import SolveResult
 from ..model.influence_model import BaseInfluenceModel
+from ..types import Data
 from ..utils.arguments import settings_in
 from .preconditioned import PreconditionedIHVP
 from .preconditioning import check_preconditioner
@@ -82,7 +83,7 @@ class ConjugateGradientDescentIHVP(PreconditionedIHVP):
         self,
         model: BaseInfluenceModel,
         extractor_layer: Any = None,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
         n_opt_iters: int | None = None,
         feature_extractor: Any = None,  # noqa: ARG002 - kept for users of Influenciae
         *,

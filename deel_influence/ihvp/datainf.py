@@ -12,7 +12,7 @@ from ..curvature.data import CurvatureData
 from ..gradients.batch_gradients import BatchGradients, join_columns, take_columns
 from ..gradients.engine import GradientEngine
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
-from ..types import Batch
+from ..types import Batch, Data
 from ..utils.arguments import settings_in
 from ..utils.running import call, run
 from .base import InverseHessianVectorProduct
@@ -60,7 +60,7 @@ class DataInfIHVP(InverseHessianVectorProduct):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
         *,
         damping: Any = "auto",
         n_samples_for_hessian: int | None = None,

@@ -21,9 +21,10 @@ from ..linalg.estimation import hutchinson_trace
 from ..linalg.lanczos import lanczos
 from ..linalg.result import SolveResult
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
-from ..types import Batch
+from ..types import Batch, Data
 from ..utils.datasets import check_dataset, sample_examples
 from ..utils.running import call
+from ..utils.takes_data import takes_data
 from .costs import Cost, Problem, expected_costs
 from .damping import automatic_damping
 from .diagnosis import CurvatureDiagnosis, StrategyTrial
@@ -37,9 +38,10 @@ REFERENCE_TOLERANCE = 1e-5
 REFERENCE_STEPS = 500
 
 
+@takes_data
 def diagnose(
     model: BaseInfluenceModel,
-    dataset: tf.data.Dataset,
+    dataset: Data,
     *,
     curvature: str = "hessian",
     damping: float | None = None,
@@ -121,7 +123,7 @@ class _Examination:
     def __init__(
         self,
         model: BaseInfluenceModel,
-        dataset: tf.data.Dataset,
+        dataset: Data,
         curvature: str,
         regularizer: bool,
         seed: int | None,

@@ -14,6 +14,7 @@ from ..curvature.flat import check_curved
 from ..errors import CurvatureWarning
 from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
+from ..types import Data
 from ..utils.arguments import settings_in
 from .base import InverseHessianVectorProduct
 from .damping import (
@@ -102,7 +103,7 @@ class ExactIHVP(InverseHessianVectorProduct):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
         train_hessian: Any = None,
         *,
         curvature: str = "hessian",

@@ -5,16 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-import tensorflow as tf
-
 from ..model.influence_model import BaseInfluenceModel
+from ..types import Data
+from ..utils.takes_data import TakesData
 from .base import InverseHessianVectorProduct
 from .conjugate_gradients import ConjugateGradientDescentIHVP
 from .exact import ExactIHVP
 from .lissa import LissaIHVP
 
 
-class InverseHessianVectorProductFactory(ABC):
+class InverseHessianVectorProductFactory(TakesData, ABC):
     """Makes strategies of one kind.
 
     Parameters
@@ -28,7 +28,7 @@ class InverseHessianVectorProductFactory(ABC):
 
     @abstractmethod
     def build(
-        self, model_influence: BaseInfluenceModel, dataset: tf.data.Dataset
+        self, model_influence: BaseInfluenceModel, dataset: Data
     ) -> InverseHessianVectorProduct:
         """Return a strategy fitted on a dataset. To be implemented by subclasses."""
 
@@ -37,7 +37,7 @@ class ExactIHVPFactory(InverseHessianVectorProductFactory):
     """Makes `ExactIHVP` objects; takes its settings."""
 
     def build(
-        self, model_influence: BaseInfluenceModel, dataset: tf.data.Dataset
+        self, model_influence: BaseInfluenceModel, dataset: Data
     ) -> InverseHessianVectorProduct:
         return ExactIHVP(model_influence, dataset, **self._settings)
 
@@ -65,7 +65,7 @@ class CGDIHVPFactory(InverseHessianVectorProductFactory):
         super().__init__(n_opt_iters=n_cgd_iters, **settings)
 
     def build(
-        self, model_influence: BaseInfluenceModel, dataset: tf.data.Dataset
+        self, model_influence: BaseInfluenceModel, dataset: Data
     ) -> InverseHessianVectorProduct:
         return ConjugateGradientDescentIHVP(
             model_influence, train_dataset=dataset, **self._settings
@@ -99,6 +99,6 @@ class LissaIHVPFactory(InverseHessianVectorProductFactory):
         super().__init__(n_opt_iters=n_cgd_iters, damping=damping, scale=scale, **settings)
 
     def build(
-        self, model_influence: BaseInfluenceModel, dataset: tf.data.Dataset
+        self, model_influence: BaseInfluenceModel, dataset: Data
     ) -> InverseHessianVectorProduct:
         return LissaIHVP(model_influence, train_dataset=dataset, **self._settings)

@@ -14,6 +14,7 @@ from ..errors import ConvergenceError, ConvergenceWarning
 from ..linalg.checks import check_count, check_positive
 from ..linalg.result import SolveResult
 from ..model.influence_model import BaseInfluenceModel
+from ..types import Data
 from .operator import OperatorIHVP
 
 ON_FAILURE = ("warn", "raise")
@@ -53,7 +54,7 @@ class IterativeIHVP(OperatorIHVP):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None,
+        train_dataset: Data | None,
         config: Mapping[str, Any],
     ) -> None:
         if config["on_failure"] not in ON_FAILURE:

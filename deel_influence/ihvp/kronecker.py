@@ -19,6 +19,7 @@ from ..gradients.batch_gradients import BatchGradients
 from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
 from ..model.parameters import ParameterLayout
+from ..types import Data
 from ..utils.arguments import settings_in
 from ..utils.datasets import check_dataset
 from ..utils.kernels import Kernel
@@ -46,7 +47,7 @@ class KroneckerIHVP(InverseHessianVectorProduct):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
         *,
         damping: Any = "auto",
         fisher: str = "true",
@@ -83,7 +84,7 @@ class KroneckerIHVP(InverseHessianVectorProduct):
         """The highest rank at which query gradients are kept; None where they are kept whole."""
         return self.config.get("query_rank")
 
-    def query_truncation_error(self, queries: tf.data.Dataset) -> float:
+    def query_truncation_error(self, queries: Data) -> float:
         """Return how much of ``H⁻¹ g`` of some queries is lost with `query_rank`.
 
         Parameters

@@ -9,6 +9,7 @@ import tensorflow as tf
 from ..linalg.lissa import lissa
 from ..linalg.result import SolveResult
 from ..model.influence_model import BaseInfluenceModel
+from ..types import Data
 from ..utils.arguments import settings_in
 from .iterative import IterativeIHVP
 
@@ -76,7 +77,7 @@ class LissaIHVP(IterativeIHVP):
         self,
         model: BaseInfluenceModel,
         extractor_layer: Any = None,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
         n_opt_iters: int | None = None,
         feature_extractor: Any = None,  # noqa: ARG002 - kept for users of Influenciae
         damping: Any = "auto",

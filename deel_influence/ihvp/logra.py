@@ -23,6 +23,7 @@ from ..gradients.projections.registry import (
 )
 from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
+from ..types import Data
 from ..utils.arguments import settings_in
 from ..utils.progress import check_verbose
 from .base import InverseHessianVectorProduct
@@ -99,7 +100,7 @@ class LoGraIHVP(InverseHessianVectorProduct):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
         projection: ProjectionLike = "logra",
         projection_dim: Any = None,
         *,

@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from ..curvature.regularizer import regularizer_diagonal
 from ..errors import CurvatureWarning
@@ -14,6 +13,7 @@ from ..linalg.checks import check_count
 from ..linalg.low_rank import LowRank
 from ..linalg.nystrom import nystrom
 from ..model.influence_model import BaseInfluenceModel
+from ..types import Data
 from ..utils.arguments import settings_in
 from .low_rank import LowRankIHVP
 
@@ -65,7 +65,7 @@ class NystromIHVP(LowRankIHVP):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
         rank: int = 128,
         *,
         oversampling: int = 16,

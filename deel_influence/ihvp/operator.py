@@ -16,6 +16,7 @@ from ..linalg.estimation import hutchinson_trace
 from ..linalg.lanczos import extreme_eigenvalues
 from ..linalg.linear_operator import LinearOperator
 from ..model.influence_model import BaseInfluenceModel
+from ..types import Data
 from .base import InverseHessianVectorProduct
 from .damping import automatic_damping, check_damping, damping_vector, resolve_damping
 
@@ -41,7 +42,7 @@ class OperatorIHVP(InverseHessianVectorProduct):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None,
+        train_dataset: Data | None,
         config: Mapping[str, Any],
     ) -> None:
         super().__init__(model, train_dataset, config)

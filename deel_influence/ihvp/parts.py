@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import tensorflow as tf
-
 from ..curvature.sums import FitSums, PartialFit, StageReachedError
 from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
-from ..types import IdFunction
+from ..types import Data, IdFunction
+from ..utils.takes_data import TakesData
 
 SETTINGS_OF_THE_FINISH = ("damping", "query_rank", "rcond", "regularizer", "verbose")
 """Settings that the sums of a fit do not depend on: what is made of them may be tried out."""
 
 
-class FitOfParts:
+class FitOfParts(TakesData):
     """What strategies that add up over the examples offer for training sets in shards."""
 
     fits_by_sums: ClassVar[bool] = False
@@ -26,7 +25,7 @@ class FitOfParts:
     def sums(
         cls,
         model: BaseInfluenceModel,
-        shard: tf.data.Dataset,
+        shard: Data,
         given: Sequence[FitSums] = (),
         id_fn: IdFunction | None = None,
         **settings: Any,
@@ -46,8 +45,9 @@ class FitOfParts:
         given
             The merged sums of the stages before.
         id_fn
-            Reads int64 ids ``(b,)`` off a batch: those that the examples have in the whole training
-            set, on which random draws depend. None takes the positions.
+            Reads ids ``(b,)`` off a batch: those that the examples have in the whole training
+            set, on which random draws depend. None takes those that the data have, and else the
+            positions.
         **settings
             Other arguments of the constructor, the same for all parts. The seed is 0 if not given.
             Damping, for one, matters to `finish` alone.

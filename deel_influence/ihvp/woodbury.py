@@ -18,7 +18,7 @@ from ..linalg.dense_inverse import ROUNDINGS
 from ..linalg.low_rank import LowRank
 from ..linalg.orthogonal import rounding
 from ..model.influence_model import BaseInfluenceModel
-from ..types import Batch
+from ..types import Batch, Data
 from ..utils.arguments import settings_in
 from ..utils.memory import available_bytes, human_bytes
 from ..utils.running import call
@@ -71,7 +71,7 @@ class WoodburyIHVP(LowRankIHVP):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset | None = None,
+        train_dataset: Data | None = None,
         rank: int | None = None,
         *,
         damping: Any = "auto",

@@ -10,7 +10,7 @@ import tensorflow as tf
 from ..ihvp.arnoldi import ArnoldiIHVP
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..model.measurements import Measurement
-from ..types import Batch
+from ..types import Batch, Data
 from .first_order import FirstOrderInfluenceCalculator
 
 
@@ -66,7 +66,7 @@ class ArnoldiInfluenceCalculator(FirstOrderInfluenceCalculator):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_dataset: tf.data.Dataset,
+        train_dataset: Data,
         subspace_dim: int = 200,
         force_hermitian: bool = True,
         k_largest_eig_vals: int = 100,

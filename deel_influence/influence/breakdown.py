@@ -13,7 +13,7 @@ from ..calculators.blocks import lined_up
 from ..calculators.queries import ScoreSource
 from ..errors import UnknownLayerError
 from ..gradients.passes import Pass, query_and_train_passes
-from ..types import Batch, IdFunction
+from ..types import Batch, Data, IdFunction
 from .first_order import FirstOrderInfluenceCalculator
 
 Terms: TypeAlias = Callable[[tf.Tensor, Batch], tf.Tensor]
@@ -92,11 +92,12 @@ class InfluenceBreakdownCalculator(FirstOrderInfluenceCalculator):
 
     def influence_by_layer(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",
+        query_id_fn: IdFunction | None = None,
     ) -> LayerScores:
         """Return the influence of each training example on each query, layer by layer.
 
@@ -108,9 +109,12 @@ class InfluenceBreakdownCalculator(FirstOrderInfluenceCalculator):
             The n training examples, batched.
         id_fn, device, verbose
             As for `score`.
+        query_id_fn
+            As ``id_fn``, for the queries.
         """
         queries, train = query_and_train_passes(
-            self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose
+            *(self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose),
+            query_id_fn=query_id_fn,
         )
         source = self._terms(train, self._layers_of_batch)
         found = lined_up(self._blocks(source, queries))
@@ -121,11 +125,12 @@ class InfluenceBreakdownCalculator(FirstOrderInfluenceCalculator):
 
     def influence_by_token(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",
+        query_id_fn: IdFunction | None = None,
     ) -> Iterator[TokenScores]:
         """Yield the influence of the tokens of each training batch on each query.
 
@@ -138,6 +143,8 @@ class InfluenceBreakdownCalculator(FirstOrderInfluenceCalculator):
             The training examples, batched: sequences of t tokens.
         id_fn, device, verbose
             As for `score`.
+        query_id_fn
+            As ``id_fn``, for the queries.
 
         Yields
         ------
@@ -149,7 +156,8 @@ class InfluenceBreakdownCalculator(FirstOrderInfluenceCalculator):
             If a watched layer does not run along the sequence.
         """
         queries, train = query_and_train_passes(
-            self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose
+            *(self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose),
+            query_id_fn=query_id_fn,
         )
         source = self._terms(train, self._tokens_of_batch)
         for chunk in self._chunks(source, queries):

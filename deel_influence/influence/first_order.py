@@ -17,8 +17,9 @@ from ..gradients.passes import Pass, query_and_train_passes
 from ..ihvp.registry import resolve_ihvp
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement
-from ..types import Batch, IdFunction
+from ..types import Batch, Data, IdFunction
 from ..utils.datasets import Item, check_dataset
+from ..utils.example_ids import POSITION
 from .group_sums import sum_by_group
 from .training_set import size_of_training_set
 
@@ -67,7 +68,7 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
     def __init__(
         self,
         model: BaseInfluenceModel,
-        dataset: tf.data.Dataset,
+        dataset: Data,
         ihvp_calculator: Any = "exact",
         n_samples_for_hessian: int | None = None,
         shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
@@ -103,8 +104,8 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
 
     def predict_loss_change(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         groups: Any = None,
         id_fn: IdFunction | None = None,  # noqa: ARG002 - groups go by position
         device: str | None = None,
@@ -137,13 +138,13 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         """
         # Groups, and the columns of the result, go by position, whatever the ids are.
         queries, train = query_and_train_passes(
-            self.engine, dataset_to_evaluate, train_set, None, device, verbose
+            self.engine, dataset_to_evaluate, train_set, POSITION, device, verbose
         )
         blocks = self._blocks(self._streamed(train, self._changes_of_batch), queries)
         rows = [sum_by_group(block.values, groups) for block in blocks]
         return np.concatenate(rows) / self.num_train_examples
 
-    def compute_influence_vector_group(self, group: tf.data.Dataset) -> tf.Tensor:
+    def compute_influence_vector_group(self, group: Data) -> tf.Tensor:
         """Return ``H⁻¹ Σ_i g(z_i)`` over the group, shape ``(1, p)``.
 
         With ``normalize`` the group counts as one example, and its vector is divided likewise.
@@ -152,7 +153,7 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         return self._normalized_solve(gradients)
 
     def estimate_influence_values_group(
-        self, group_train: tf.data.Dataset, group_to_evaluate: tf.data.Dataset | None = None
+        self, group_train: Data, group_to_evaluate: Data | None = None
     ) -> tf.Tensor:
         """Return ``Σ_z Σ_i g(z)ᵀ H⁻¹ g(z_i)``, a scalar.
 

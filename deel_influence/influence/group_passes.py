@@ -19,6 +19,7 @@ from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass
 from ..types import Batch
 from ..utils.datasets import Item
+from ..utils.example_ids import POSITION
 from ..utils.running import run
 
 
@@ -37,7 +38,7 @@ class GroupPasses:
 
     def __init__(self, engine: GradientEngine, data: Pass, labels: np.ndarray) -> None:
         self._engine = engine
-        self._data = data
+        self._data = replace(data, id_fn=POSITION)
         self._labels = labels
 
     @property

@@ -13,8 +13,9 @@ def group_labels(groups: Any, num_examples: int) -> np.ndarray:
     Parameters
     ----------
     groups
-        The number of each example's group, from 0, or -1 for none; int, shape ``(n,)``. None takes
-        each example as a group of its own.
+        The number of each example's group, from 0, or -1 for none; or its name, and the groups are
+        numbered in the order of the sorted names; or whether it belongs to the only group; shape
+        ``(n,)``. None takes each example as a group of its own.
     num_examples
         The number n of examples.
 
@@ -25,16 +26,29 @@ def group_labels(groups: Any, num_examples: int) -> np.ndarray:
     """
     if groups is None:
         return np.arange(num_examples)
-    groups = np.asarray(groups)
-    valid = groups.shape == (num_examples,) and np.issubdtype(groups.dtype, np.integer)
-    if not valid or groups.min(initial=0) < -1 or groups.max(initial=-1) < 0:
-        message = (
-            f"Argument `groups` must hold {num_examples} integers, one for each training "
-            "example: the number of its group from 0, or -1 for none. Received: shape "
-            f"{groups.shape}, dtype {groups.dtype}."
-        )
-        raise ValueError(message)
+    try:
+        groups = np.asarray(groups)
+    except ValueError as error:  # lists of different lengths
+        raise _no_groups(num_examples, "lists of different lengths") from error
+    if groups.shape != (num_examples,):
+        raise _no_groups(num_examples, f"shape {groups.shape}")
+    if groups.dtype == bool:
+        groups = np.where(groups, 0, -1)
+    elif all(isinstance(name, str) for name in groups.tolist()):
+        groups = np.unique(groups.astype(str), return_inverse=True)[1]
+    is_number = np.issubdtype(groups.dtype, np.integer)
+    if not is_number or groups.min(initial=0) < -1 or groups.max(initial=-1) < 0:
+        raise _no_groups(num_examples, f"dtype {groups.dtype}, or no group at all")
     return groups
+
+
+def _no_groups(num_examples: int, received: str) -> ValueError:
+    message = (
+        f"Argument `groups` must hold, for each of the {num_examples} training examples, the "
+        "number of its group from 0, or -1 for none; or the name of its group; or whether it is "
+        f"in the only group. Received: {received}."
+    )
+    return ValueError(message)
 
 
 def sum_by_group(values: np.ndarray, groups: Any) -> np.ndarray:

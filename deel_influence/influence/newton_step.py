@@ -25,8 +25,9 @@ from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cu
 from ..model.fingerprint import check_unchanged_since, model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement
-from ..types import Batch, IdFunction
+from ..types import Batch, Data, IdFunction
 from ..utils.datasets import Item, check_dataset
+from ..utils.example_ids import POSITION
 from .group_sums import sum_by_group
 
 SMALLEST_EIGENVALUE = 1e-6
@@ -96,7 +97,7 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        dataset: tf.data.Dataset,
+        dataset: Data,
         damping: Any = 0.0,
         measurement: Measurement = None,
     ) -> None:
@@ -125,8 +126,8 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
 
     def predict_loss_change(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         groups: Any = None,
         id_fn: IdFunction | None = None,  # noqa: ARG002 - groups go by position
         device: str | None = None,
@@ -156,7 +157,7 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
         Array ``(m, n)``, or ``(m, number of groups)``.
         """
         queries, train = query_and_train_passes(
-            self.engine, dataset_to_evaluate, train_set, None, device, verbose
+            self.engine, dataset_to_evaluate, train_set, POSITION, device, verbose
         )
         streamed = self._streamed(train, self._changes_of_batch)
         blocks = self._blocks(ScoreSource(self._query_terms, streamed.scored), queries)

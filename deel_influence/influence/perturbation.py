@@ -19,8 +19,9 @@ from ..gradients.rows import rows_kernel
 from ..ihvp.registry import resolve_ihvp
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..model.measurements import Measurement
-from ..types import IdFunction
+from ..types import Data, IdFunction
 from ..utils.datasets import Item, check_dataset, count_examples
+from ..utils.example_ids import POSITION
 from ..utils.running import run
 from .mixed_derivatives import MixedDerivatives, Values
 from .perturbation_blocks import PerturbationBlock, check_shifts, feature_frame, join_values
@@ -78,7 +79,7 @@ class PerturbationInfluenceCalculator(Measured):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        dataset: tf.data.Dataset,
+        dataset: Data,
         ihvp_calculator: Any = "exact",
         n_samples_for_hessian: int | None = None,
         seed: int | None = None,
@@ -109,11 +110,12 @@ class PerturbationInfluenceCalculator(Measured):
 
     def influence_blocks(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",
+        query_id_fn: IdFunction | None = None,
     ) -> Iterator[PerturbationBlock]:
         """Compute the influence of every input value on every query, block after block.
 
@@ -124,34 +126,38 @@ class PerturbationInfluenceCalculator(Measured):
         train_set
             The n training examples, batched.
         id_fn
-            Reads int64 ids ``(b,)`` off a batch; None takes the positions.
+            Reads the ids ``(b,)`` of training examples off a batch, as for `score`.
         device
             Where to compute; None leaves it to TensorFlow.
         verbose
             As in Keras.
+        query_id_fn
+            As ``id_fn``, for the queries.
 
         Yields
         ------
         A block for each training batch. Queries whose vectors ``H⁻¹ g(z)`` do not fit in memory
         together come in several passes over the training set.
         """
-        for _, blocks in self._passes(dataset_to_evaluate, train_set, id_fn, device, verbose):
+        asked = (dataset_to_evaluate, train_set, id_fn, device, verbose, query_id_fn)
+        for _, blocks in self._passes(*asked):
             yield from blocks
 
     def influence_tensor(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         return_ids: bool = False,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",
+        query_id_fn: IdFunction | None = None,
     ) -> Any:
         """Return what `influence_blocks` computes as one array, where memory allows it.
 
         Parameters
         ----------
-        dataset_to_evaluate, train_set, id_fn, device, verbose
+        dataset_to_evaluate, train_set, id_fn, device, verbose, query_id_fn
             As for `influence_blocks`.
         return_ids
             Whether the ids of queries and of training examples are returned as well.
@@ -163,11 +169,11 @@ class PerturbationInfluenceCalculator(Measured):
         the datasets must keep their order from pass to pass, whatever ``id_fn`` is.
         """
         # Without ids in the result, an example is known by its position alone.
-        ordered_by = id_fn if return_ids else None
+        ordered_by = id_fn if return_ids else POSITION
         asked = (dataset_to_evaluate, train_set, ordered_by, device, verbose)
         query_and_train_passes(self.engine, *asked, opened=True)
         rows, query_ids, train_ids = [], [], None
-        for ids, blocks in self._passes(dataset_to_evaluate, train_set, id_fn, device, verbose):
+        for ids, blocks in self._passes(*asked, query_id_fn):
             values, found = _joined(list(blocks), train_ids)
             rows.append(values)
             query_ids.append(ids)
@@ -177,8 +183,8 @@ class PerturbationInfluenceCalculator(Measured):
 
     def influence_on_total_loss(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",
@@ -204,8 +210,8 @@ class PerturbationInfluenceCalculator(Measured):
 
     def sensitivity(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",
@@ -234,8 +240,8 @@ class PerturbationInfluenceCalculator(Measured):
 
     def per_feature(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         reduction: str = "mean",
         feature_names: Sequence[str] | None = None,
         id_fn: IdFunction | None = None,
@@ -285,8 +291,8 @@ class PerturbationInfluenceCalculator(Measured):
 
     def predict_loss_change(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         shifts: Any,
         id_fn: IdFunction | None = None,
         device: str | None = None,
@@ -315,7 +321,7 @@ class PerturbationInfluenceCalculator(Measured):
             If the shifts have another shape.
         """
         query_and_train_passes(
-            self.engine, dataset_to_evaluate, train_set, None, device, verbose, opened=True
+            self.engine, dataset_to_evaluate, train_set, POSITION, device, verbose, opened=True
         )
         shifts, num_examples = np.asarray(shifts), count_examples(train_set)
         rows = []
@@ -332,16 +338,9 @@ class PerturbationInfluenceCalculator(Measured):
             rows.append(np.concatenate(parts, axis=1))
         return np.concatenate(rows) / self.num_train_examples
 
-    def _passes(
-        self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
-        id_fn: IdFunction | None,
-        device: str | None,
-        verbose: str | int,
-    ) -> Iterator[tuple[np.ndarray, Iterator[PerturbationBlock]]]:
+    def _passes(self, *asked: Any) -> Iterator[tuple[np.ndarray, Iterator[PerturbationBlock]]]:
         """Yield the ids of some queries, and the blocks of a pass over the training set."""
-        queries, train = self._checked(dataset_to_evaluate, train_set, id_fn, device, verbose)
+        queries, train = self._checked(*asked)
         for chunk in query_chunks(self._query_vectors(queries)):
             yield chunk.ids, self._blocks(chunk, train)
 
@@ -352,11 +351,11 @@ class PerturbationInfluenceCalculator(Measured):
         id_fn: IdFunction | None,
         device: str | None,
         verbose: str | int,
+        query_id_fn: IdFunction | None = None,
     ) -> tuple[Pass, Pass]:
         self.ihvp_calculator.check_unchanged()
-        return query_and_train_passes(
-            self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose, "Perturbation"
-        )
+        asked = (dataset_to_evaluate, train_set, id_fn, device, verbose, "Perturbation")
+        return query_and_train_passes(self.engine, *asked, query_id_fn=query_id_fn)
 
     def _query_vectors(self, queries: Pass) -> Iterator[tuple[Item, tf.Tensor]]:
         """Yield each batch of queries with ``H⁻¹ g(z)``, shape ``(b, p)``."""

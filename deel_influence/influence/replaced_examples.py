@@ -13,6 +13,7 @@ from ..errors import UnsupportedModelError
 from ..model.influence_model import BaseInfluenceModel, default_process_batch
 from ..types import Batch, IdFunction
 from ..utils.datasets import batch_size_of, numbered_batches
+from ..utils.example_ids import as_ids, check_unique
 from ..utils.lazy import lazy_dataset
 from .perturbed_tensors import choose_perturbed, named_leaves
 
@@ -31,7 +32,7 @@ class ReplacedExamples:
     input_name
         Which of several inputs is replaced.
     id_fn
-        Reads int64 ids ``(b,)`` off a batch; None takes the positions.
+        Reads ids ``(b,)`` off a batch; see `numbered_batches`.
 
     Raises
     ------
@@ -45,7 +46,7 @@ class ReplacedExamples:
         self,
         model: BaseInfluenceModel,
         train_set: tf.data.Dataset,
-        ids: Sequence[int],
+        ids: Sequence[Any],
         input_name: str | int | None,
         id_fn: IdFunction | None,
     ) -> None:
@@ -77,9 +78,8 @@ class ReplacedExamples:
                 yield self._replaced(batch, ids, here, inputs) if len(here) else batch
 
         signature = relaxed_element_spec(self._train_set)
-        dataset = lazy_dataset(generate, signature)
         # `fit` warns of the end of a dataset whose length it does not know.
-        return dataset.apply(tf.data.experimental.assert_cardinality(self._num_batches))
+        return lazy_dataset(generate, signature, self._num_batches)
 
     def _replaced(
         self, batch: Batch, ids: np.ndarray, here: np.ndarray, inputs: np.ndarray
@@ -121,16 +121,12 @@ class ReplacedExamples:
         return tf.nest.map_structure(lambda *parts: np.concatenate(parts)[order], *found)
 
 
-def _checked_ids(ids: Sequence[int]) -> np.ndarray:
-    values = np.asarray(ids)
-    integers = values.ndim == 1 and np.issubdtype(values.dtype, np.integer)
-    if not integers or len(values) == 0 or len(np.unique(values)) < len(values):
-        message = (
-            "Argument `ids` must hold the integer ids of at least one training example, each once. "
-            f"Received: {ids!r}."
-        )
+def _checked_ids(ids: Sequence[Any]) -> np.ndarray:
+    values = check_unique(as_ids(ids, "ids"), "ids")
+    if not len(values):
+        message = "Argument `ids` must name at least one training example. Received: none."
         raise ValueError(message)
-    return values.astype(np.int64)
+    return values
 
 
 def _one_input(

@@ -16,8 +16,9 @@ from ..gradients.passes import Pass, query_and_train_passes
 from ..ihvp.registry import resolve_ihvp
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..model.measurements import Measurement
-from ..types import Batch, IdFunction
+from ..types import Batch, Data, IdFunction
 from ..utils.datasets import check_dataset, count_examples
+from ..utils.example_ids import POSITION
 from ..utils.running import run
 from .group_passes import GroupPasses
 from .group_sums import group_labels
@@ -79,7 +80,7 @@ class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
     def __init__(
         self,
         model: BaseInfluenceModel,
-        dataset: tf.data.Dataset,
+        dataset: Data,
         ihvp_calculator: Any = "exact",
         n_samples_for_hessian: int | None = None,
         shuffle_buffer_size: int = 10000,  # noqa: ARG002 - kept for users of Influenciae
@@ -121,8 +122,8 @@ class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
 
     def influence_matrix(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         groups: Any = None,
         device: str | None = None,
         verbose: str | int = "auto",
@@ -153,8 +154,8 @@ class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
 
     def predict_loss_change(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         groups: Any = None,
         id_fn: IdFunction | None = None,  # noqa: ARG002 - groups go by position
         device: str | None = None,
@@ -191,14 +192,14 @@ class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
         make = _gradient_products if linearize else _loss_changes
         return self._over_queries(queries, make, steps)
 
-    def compute_influence_vector_group(self, group: tf.data.Dataset) -> tf.Tensor:
+    def compute_influence_vector_group(self, group: Data) -> tf.Tensor:
         """Return the group's influence vector, shape ``(1, p)``: n δ without ∇R in G."""
         data = Pass(group, "group").checked(self.engine)
         one = np.zeros(count_examples(group), dtype=int)
         return self._vectors(data, one, is_regularized=False)
 
     def estimate_influence_values_group(
-        self, group_train: tf.data.Dataset, group_to_evaluate: tf.data.Dataset | None = None
+        self, group_train: Data, group_to_evaluate: Data | None = None
     ) -> tf.Tensor:
         """Return ``Σ_z g(z)ᵀ v`` with v the influence vector of a group, a scalar."""
         vector = self.compute_influence_vector_group(group_train)
@@ -216,7 +217,7 @@ class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
         verbose: str | int,
     ) -> tuple[Pass, Pass]:
         return query_and_train_passes(
-            self.engine, dataset_to_evaluate, train_set, None, device, verbose
+            self.engine, dataset_to_evaluate, train_set, POSITION, device, verbose
         )
 
     def _vectors(self, data: Pass, groups: Any, is_regularized: bool) -> tf.Tensor:

@@ -16,9 +16,10 @@ from ..gradients.passes import Pass, query_and_train_passes
 from ..ihvp.base import InverseHessianVectorProduct
 from ..linalg.checks import check_count, check_positive
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
-from ..types import Batch, IdFunction
+from ..types import Batch, Data, IdFunction
 from ..utils.progress import progress_bar
 from ..utils.running import run
+from ..utils.takes_data import takes_data
 from .box import Box
 from .perturbation import PerturbationInfluenceCalculator
 from .replaced_examples import ReplacedExamples
@@ -67,10 +68,11 @@ class AttackResult:
         return len(self.losses) - 1
 
 
+@takes_data
 def attack(
     model: BaseInfluenceModel,
-    train_set: tf.data.Dataset,
-    dataset_to_evaluate: tf.data.Dataset,
+    train_set: Data,
+    dataset_to_evaluate: Data,
     ids: Sequence[int],
     retrain: Retrain,
     *,
@@ -131,7 +133,7 @@ def attack(
     input_name
         Key or position of the one input that is perturbed, of a model that takes several.
     id_fn
-        Reads int64 ids ``(b,)`` off a batch of ``train_set``; None takes the positions.
+        Reads ids ``(b,)`` off a batch of ``train_set``; None takes those that it has, or positions.
     device
         Where to compute; None leaves it to TensorFlow.
     verbose
@@ -182,8 +184,8 @@ class _Attack:
     def __init__(
         self,
         model: BaseInfluenceModel,
-        train_set: tf.data.Dataset,
-        queries: tf.data.Dataset,
+        train_set: Data,
+        queries: Data,
         chosen: ReplacedExamples,
         retrain: Retrain,
         settings: dict[str, Any],

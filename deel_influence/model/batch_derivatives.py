@@ -8,8 +8,9 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from ..types import Batch
+from ..types import Batch, Data
 from ..utils.datasets import check_dataset, numbered_batches
+from ..utils.intake import as_dataset
 from .parameters import ParameterLayout
 
 
@@ -60,20 +61,19 @@ class BatchDerivatives(ABC):
         rows = tape.jacobian(losses, values, unconnected_gradients="zero")
         return self.layout.flatten_rows(rows)
 
-    def batch_loss(self, dataset: tf.data.Dataset) -> tf.Tensor:
-        """Return the losses ``(n,)`` of a batched dataset."""
+    def batch_loss(self, dataset: Data) -> tf.Tensor:
+        """Return the losses ``(n,)`` of data in any form."""
         return tf.concat(self._of_batches(dataset, self.batch_loss_tensor), axis=0)
 
-    def batch_gradient(self, dataset: tf.data.Dataset) -> tf.Tensor:
+    def batch_gradient(self, dataset: Data) -> tf.Tensor:
         """Return the gradient of the summed losses of each batch, ``(number of batches, p)``."""
         return tf.stack(self._of_batches(dataset, self.batch_gradient_tensor))
 
-    def batch_jacobian(self, dataset: tf.data.Dataset) -> tf.Tensor:
-        """Return the gradients ``(n, p)`` of the losses of a batched dataset."""
+    def batch_jacobian(self, dataset: Data) -> tf.Tensor:
+        """Return the gradients ``(n, p)`` of the losses of data in any form."""
         return tf.concat(self._of_batches(dataset, self.batch_jacobian_tensor), axis=0)
 
-    def _of_batches(
-        self, dataset: tf.data.Dataset, function: Callable[[Batch], tf.Tensor]
-    ) -> list[tf.Tensor]:
-        check_dataset(dataset, "dataset", self.input_rank)
-        return [function(batch) for batch, _ in numbered_batches(dataset)]
+    def _of_batches(self, dataset: Data, function: Callable[[Batch], tf.Tensor]) -> list[tf.Tensor]:
+        batches = as_dataset(dataset, "dataset", self)
+        check_dataset(batches, "dataset", self.input_rank)
+        return [function(batch) for batch, _ in numbered_batches(batches)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIDE = 4.5
+_COLUMNS = 4
+# Matplotlib repeats its colours after ten.
+_STYLES = ("-", "--", "-.", ":")
 
 
 class BenchmarkDisplay:
@@ -82,9 +86,11 @@ class BenchmarkDisplay:
         MissingExtraError
             If Matplotlib is not installed.
         """
-        figure = new_figure(_SIDE * len(result), _SIDE)
+        cols = min(len(result), _COLUMNS)
+        rows = math.ceil(len(result) / _COLUMNS)
+        figure = new_figure(_SIDE * cols, _SIDE * rows)
         for index, (name, method) in enumerate(result.items()):
-            axes = figure.add_subplot(1, len(result), index + 1)
+            axes = figure.add_subplot(rows, cols, index + 1)
             share = _shares(method)
             axes.plot(share, method.curves.T, color="C0", alpha=0.25, linewidth=0.8)
             _draw_mean(axes, method, color="C0")
@@ -116,7 +122,8 @@ class BenchmarkDisplay:
         figure = new_figure(1.5 * _SIDE, _SIDE)
         axes = figure.add_subplot()
         for index, (name, method) in enumerate(result.items()):
-            _draw_mean(axes, method, color=f"C{index}", label=f"{name}: {_summary(method)}")
+            style = {"color": f"C{index % 10}", "linestyle": _STYLES[index // 10 % len(_STYLES)]}
+            _draw_mean(axes, method, label=f"{name}: {_summary(method)}", **style)
         _label(axes)
         axes.legend(fontsize="small", loc="lower right")
         if title is not None:
@@ -124,9 +131,11 @@ class BenchmarkDisplay:
         return finish(figure, path_to_save, show)
 
 
-def _draw_mean(axes: Axes, method: MethodResult, color: str, label: str | None = None) -> None:
+def _draw_mean(
+    axes: Axes, method: MethodResult, color: str, linestyle: str = "-", label: str | None = None
+) -> None:
     share, mean, spread = _shares(method), method.mean_curve, method.curve_spread
-    axes.plot(share, mean, color=color, label=label)
+    axes.plot(share, mean, color=color, linestyle=linestyle, label=label)
     if len(method.runs) > 1:
         low, high = np.clip([mean - spread, mean + spread], 0.0, 1.0)
         axes.fill_between(share, low, high, color=color, alpha=0.2, linewidth=0)

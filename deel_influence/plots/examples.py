@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..utils.display import is_picture_file, read_picture, shown_of
 from ..utils.formatting import format_number
 
 
@@ -63,19 +64,35 @@ def example_title(
     return "\n".join(lines)
 
 
+def query_title(
+    query_id: Any = None, label: Any = None, class_names: Sequence[str] | None = None
+) -> str:
+    """Write what stands above the example that is explained.
+
+    Examples
+    --------
+    >>> query_title(17, 1, ["cat", "dog"])
+    'query: dog, id 17'
+    """
+    known = example_title(query_id, None if label is None else label_text(label, class_names))
+    return f"query: {known}" if known else "query"
+
+
 def read_examples(
     examples: Sequence[Any],
     argument: str,
     ids: Sequence[Any] | None = None,
     labels: Sequence[Any] | None = None,
     class_names: Sequence[str] | None = None,
+    display: Any = None,
 ) -> Examples:
     """Return what calculators give as a top-k in one form.
 
     Parameters
     ----------
     examples
-        ``(samples, values)`` or ``(samples, values, ids)``, k of each; values may be None.
+        ``(samples, values)`` or ``(samples, values, ids)``, k of each; values may be None. Of a
+        pandas DataFrame as samples, each is a dict of its columns.
     argument
         Name of the argument, for messages.
     ids
@@ -84,11 +101,16 @@ def read_examples(
         Labels of the examples: classes, one-hot rows, or anything that can be printed.
     class_names
         What the classes 0, 1, ... are called.
+    display
+        What to draw in place of the samples, as `shown_of` takes it, or a function of the samples
+        that returns such. Files of pictures are read.
 
     Raises
     ------
     ValueError
         If there are not two or three parts, not k of each, or none at all.
+    DataSourceError
+        If the file of a picture cannot be read.
     """
     if not isinstance(examples, tuple | list) or len(examples) not in (2, 3):
         parts = f" of {len(examples)} parts" if isinstance(examples, tuple | list) else ""
@@ -98,9 +120,17 @@ def read_examples(
             f"Received: {type(examples).__name__}{parts}."
         )
         raise ValueError(message)
+    if display is None and hasattr(examples[0], "iloc"):  # the columns of a data frame have names
+        display = examples[0]
     samples, values, *rest = (_plain(part) for part in examples)
     ids = _plain(rest[0] if rest and ids is None else ids)
-    count = _count(samples, argument)
+    if display is None:
+        count = _count(samples, argument)
+    else:
+        count = _count_parts(samples)
+        entries = display(samples) if callable(display) else display
+        shown = shown_of(entries, count, range(count), "display")
+        samples = [read_picture(one) if is_picture_file(one) else one for one in shown]
     if values is not None and np.size(values) != count:
         message = (
             f"Argument `{argument}` must come with one score for each sample, shape (k,). "
@@ -162,6 +192,13 @@ def _count(samples: Any, argument: str) -> int:
             f"Received: {parts}. Of a dict, pass the part to draw: (samples[name], values)."
         )
         raise ValueError(message)
+    return len(samples)
+
+
+def _count_parts(samples: Any) -> int:
+    """Return the number of samples, of one part or of several."""
+    while isinstance(samples, Mapping):
+        samples = next(iter(samples.values()))
     return len(samples)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..utils.display import is_picture_file, read_picture
 from ..utils.figures import finish, new_figure
-from .examples import Examples, example_title, label_text, read_examples
+from .examples import Examples, query_title, read_examples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +31,7 @@ def plot_most_influential_images(
     ids: Sequence[Any] | None = None,
     labels: Sequence[Any] | None = None,
     class_names: Sequence[str] | None = None,
+    display: Any = None,
     show: bool = False,
 ) -> Figure:
     """Draw images with their scores in a grid.
@@ -51,6 +54,9 @@ def plot_most_influential_images(
         Labels of the images: classes, one-hot rows, or anything that can be printed.
     class_names
         What the classes 0, 1, ... are called.
+    display
+        What to draw in place of the samples: k paths of files, images ``(k, h, w, c)``, or a
+        function of the samples that returns such.
     show
         Whether to show the figure as well.
 
@@ -63,7 +69,9 @@ def plot_most_influential_images(
     MissingExtraError
         If Matplotlib is not installed.
     """
-    examples = read_examples(influential_images, "influential_images", ids, labels, class_names)
+    examples = read_examples(
+        influential_images, "influential_images", ids, labels, class_names, display
+    )
     images = [_drawable(image) for image in examples.samples]
     rows = math.ceil(len(images) / _check_cols(cols))
     figure = new_figure(*_size(images[0], rows, cols, img_size))
@@ -83,6 +91,7 @@ def plot_datacentric_explanations(
     ids: Sequence[Any] | None = None,
     labels: Sequence[Any] | None = None,
     class_names: Sequence[str] | None = None,
+    display: Any = None,
     show: bool = False,
 ) -> Figure:
     """Draw an image and, below it, the training images that matter most to it.
@@ -90,7 +99,7 @@ def plot_datacentric_explanations(
     Parameters
     ----------
     image
-        The image to explain, shape ``(h, w)`` or ``(h, w, c)``.
+        The image to explain, shape ``(h, w)`` or ``(h, w, c)``, or the path of its file.
     explanations
         Its influential images, as in `plot_most_influential_images`; of a batch of `top_k`, the
         row of the query.
@@ -98,7 +107,7 @@ def plot_datacentric_explanations(
         As for `plot_most_influential_images`.
     image_id, image_label
         Id and label of the image to explain.
-    ids, labels, class_names, show
+    ids, labels, class_names, display, show
         As for `plot_most_influential_images`.
 
     Returns
@@ -110,14 +119,15 @@ def plot_datacentric_explanations(
     MissingExtraError
         If Matplotlib is not installed.
     """
-    examples = read_examples(explanations, "explanations", ids, labels, class_names)
-    query = _drawable(image)
+    examples = read_examples(explanations, "explanations", ids, labels, class_names, display)
+    query = _drawable(read_picture(Path(image)) if is_picture_file(image) else image)
     images = [_drawable(sample) for sample in examples.samples]
     scale = _range_of([query, *images])
     rows = 1 + math.ceil(len(images) / _check_cols(cols))
     figure = new_figure(*_size(query, rows, cols, img_size))
-    label = None if image_label is None else label_text(image_label, class_names)
-    _draw(figure.add_subplot(rows, cols, 1), query, example_title(image_id, label), scale)
+    axes = figure.add_subplot(rows, cols, 1)
+    _draw(axes, query, query_title(image_id, image_label, class_names), scale)
+    _draw_frame(axes)
     _draw_grid(figure, images, examples, rows, cols, first_cell=cols + 1, scale=scale)
     return finish(figure, save_path, show)
 
@@ -134,6 +144,14 @@ def _draw_grid(
     for index, image in enumerate(images):
         axes = figure.add_subplot(rows, cols, first_cell + index)
         _draw(axes, image, examples.title(index), scale)
+
+
+def _draw_frame(axes: Axes) -> None:
+    """Mark the image that is explained."""
+    axes.set_axis_on()
+    axes.set(xticks=[], yticks=[])
+    for edge in axes.spines.values():
+        edge.set(color="C1", linewidth=2.5)
 
 
 def _draw(axes: Axes, image: np.ndarray, title: str, scale: tuple[float, float]) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..utils.figures import finish, matplotlib_module, new_figure
 from ..utils.formatting import format_number
-from .colours import signed_colours
+from .colours import colour_key, signed_colours
 from .examples import Examples, label_text, read_examples
+from .text import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CELL_WIDTH, _CELL_HEIGHT = 1.1, 0.3
+_KEY_WIDTH = 6.0
 _QUERY_COLOUR = (0.93, 0.93, 0.93)
 _HEADS = ("id", "label", "score")
 
@@ -34,6 +36,7 @@ def plot_most_influential_rows(
     ids: Sequence[Any] | None = None,
     labels: Sequence[Any] | None = None,
     class_names: Sequence[str] | None = None,
+    display: Any = None,
     show: bool = False,
 ) -> Figure:
     """Draw examples of a table, one per line, with their scores.
@@ -42,11 +45,11 @@ def plot_most_influential_rows(
     ----------
     influential_rows
         ``(rows, values)`` or ``(rows, values, ids)``, as `compute_top_k_from_training_dataset`
-        returns them: rows ``(k, d)`` and scores ``(k,)`` or None.
+        returns them: rows ``(k, d)``, or a pandas DataFrame of them, and scores ``(k,)`` or None.
     feature_names
-        Names of the d columns; None means their numbers.
+        Names of the d columns; None means those of a DataFrame, or else their numbers.
     query
-        The row that is explained, shape ``(d,)``, drawn above the others.
+        The row that is explained, shape ``(d,)`` or a dict, drawn above the others.
     feature_scores
         What each feature of each row contributes, shape ``(k, d)``: positive ones are drawn on
         blue, negative ones on red.
@@ -62,6 +65,9 @@ def plot_most_influential_rows(
         Labels of the rows: classes, one-hot rows, or anything that can be printed.
     class_names
         What the classes 0, 1, ... are called.
+    display
+        What to draw in place of the rows: a pandas DataFrame of k rows, a dict of names and columns
+        ``(k,)``, or a function of the rows that returns one.
     show
         Whether to show the figure as well.
 
@@ -76,9 +82,13 @@ def plot_most_influential_rows(
     MissingExtraError
         If Matplotlib is not installed.
     """
-    examples = read_examples(influential_rows, "influential_rows", ids, labels, class_names)
-    rows = _check_rows(examples.samples)
-    names = _check_width("feature_names", feature_names, rows)
+    examples = read_examples(
+        influential_rows, "influential_rows", ids, labels, class_names, display
+    )
+    rows, own_names = _check_rows(examples.samples)
+    names = _check_width(
+        "feature_names", own_names if feature_names is None else feature_names, rows
+    )
     row_of_query = _check_width("query", query, rows)
     contributions = _check_feature_scores(feature_scores, rows)
     columns = _columns(contributions, rows.shape[1], max_features)
@@ -99,7 +109,10 @@ def plot_most_influential_rows(
     if contributions is not None:
         colours[-len(rows) :, len(heads) :] = signed_colours(contributions[:, columns])
     heads += [str(i if names is None else names[i]) for i in columns]
-    return finish(_draw_table(heads, cells, colours), save_path, show)
+    figure = _draw_table(heads, cells, colours)
+    if contributions is not None:
+        _draw_key(figure, contributions)
+    return finish(figure, save_path, show)
 
 
 def _draw_table(heads: list[str], cells: list[list[str]], colours: np.ndarray) -> Figure:
@@ -113,6 +126,15 @@ def _draw_table(heads: list[str], cells: list[list[str]], colours: np.ndarray) -
         cell.get_text().set_parse_math(False)
         cell.set_edgecolor("lightgray")
     return figure
+
+
+def _draw_key(figure: Figure, contributions: np.ndarray) -> None:
+    """Say below the table what its colours mean, on one line if there is room."""
+    patch = matplotlib_module("patches").Patch
+    keys = [patch(color=colour, label=text) for text, colour in colour_key(contributions)]
+    per_line = len(keys) if figure.get_figwidth() > _KEY_WIDTH else 1
+    figure.set_figheight(figure.get_figheight() + _CELL_HEIGHT * len(keys) / per_line)
+    figure.legend(handles=keys, loc="outside lower center", ncols=per_line, frameon=False)
 
 
 def _known(example_id: Any, label: str | None, score: str | None) -> dict[str, str]:
@@ -131,7 +153,12 @@ def _known_of_row(examples: Examples, index: int) -> dict[str, str]:
 
 
 def _numbers(row: np.ndarray) -> list[str]:
-    return [format_number(value) if row.dtype.kind in "biuf" else str(value) for value in row]
+    return [_cell(value) for value in row]
+
+
+def _cell(value: Any) -> str:
+    is_number = isinstance(value, int | float | np.number)
+    return format_number(value) if is_number else as_text(value)
 
 
 def _columns(contributions: np.ndarray | None, num_features: int, most: int) -> np.ndarray:
@@ -142,22 +169,28 @@ def _columns(contributions: np.ndarray | None, num_features: int, most: int) -> 
     return np.sort(np.argsort(-sizes, kind="stable")[:most])
 
 
-def _check_rows(samples: Any) -> np.ndarray:
-    rows = np.asarray(samples)
+def _check_rows(samples: Any) -> tuple[np.ndarray, list[str] | None]:
+    """Return rows ``(k, d)``, and the names of their columns where they have some."""
+    names = list(samples[0]) if isinstance(samples[0], Mapping) else None
+    if names is None:
+        rows = np.asarray(samples)
+    else:
+        rows = np.array([list(sample.values()) for sample in samples], dtype=object)
     if rows.ndim != 2:
         message = (
             "Argument `influential_rows` must hold rows of the shape (k, d). "
             f"Received: shape {rows.shape}."
         )
         raise ValueError(message)
-    return rows
+    return rows, names
 
 
 def _check_width(name: str, values: Any, rows: np.ndarray) -> np.ndarray | None:
     """Return what there is one of for each column, shape ``(d,)``."""
     if values is None:
         return None
-    array = np.ravel(values)
+    values = list(values.values()) if isinstance(values, Mapping) else values
+    array = np.ravel(np.asarray(values, dtype=object))
     if len(array) != rows.shape[1]:
         message = (
             f"Argument `{name}` must hold one entry for each column of the rows. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,9 @@ import numpy as np
 
 from ..utils.figures import finish, new_figure
 from ..utils.formatting import format_number
-from .colours import signed_colours
-from .examples import example_title, label_text, read_examples
+from ..utils.html import Html
+from .colours import colour_key, signed_colours
+from .examples import query_title, read_examples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,6 +50,7 @@ def plot_most_influential_texts(
     ids: Sequence[Any] | None = None,
     labels: Sequence[Any] | None = None,
     class_names: Sequence[str] | None = None,
+    display: Any = None,
     show: bool = False,
 ) -> Figure:
     """Draw texts below one another, each under its label, id and score.
@@ -56,8 +58,8 @@ def plot_most_influential_texts(
     Parameters
     ----------
     influential_texts
-        ``(texts, values)`` or ``(texts, values, ids)``: k texts or byte strings, and scores
-        ``(k,)`` or None.
+        ``(texts, values)`` or ``(texts, values, ids)``: k texts or byte strings, of the shapes
+        ``(k,)`` or ``(k, 1)``, and scores ``(k,)`` or None.
     query
         The text that is explained, drawn above the others.
     line_length
@@ -72,6 +74,9 @@ def plot_most_influential_texts(
         Labels of the texts: classes, one-hot rows, or anything that can be printed.
     class_names
         What the classes 0, 1, ... are called.
+    display
+        What to draw in place of the samples, such as the texts of tokens: k entries, or a
+        function of the samples that returns them.
     show
         Whether to show the figure as well.
 
@@ -80,12 +85,12 @@ def plot_most_influential_texts(
     MissingExtraError
         If Matplotlib is not installed.
     """
-    examples = read_examples(influential_texts, "influential_texts", ids, labels, class_names)
+    examples = read_examples(
+        influential_texts, "influential_texts", ids, labels, class_names, display
+    )
     titled = [(examples.title(i), as_text(examples.samples[i])) for i in range(len(examples))]
     if query is not None:
-        label = None if query_label is None else label_text(query_label, class_names)
-        name = example_title(query_id, label)
-        titled.insert(0, (f"query: {name}" if name else "query", as_text(query)))
+        titled.insert(0, (query_title(query_id, query_label, class_names), as_text(query)))
     pieces: list[_Piece] = []
     line = 0
     for title, text in titled:
@@ -136,10 +141,14 @@ def plot_token_scores(
             line, column = line + 1, 0
         pieces.append(_Piece(line, column, text, colour=tuple(colour)))
         column += len(text) + 1
+    line, column = line + 2, 0
+    for text, colour in colour_key(values):
+        pieces.append(_Piece(line, column, text, colour=tuple(colour)))
+        column += len(text) + 1
     return finish(_draw(pieces, line_length), save_path, show)
 
 
-def token_scores_html(tokens: Sequence[Any], scores: Any, title: str | None = None) -> str:
+def token_scores_html(tokens: Sequence[Any], scores: Any, title: str | None = None) -> Html:
     """Return a text as HTML, its tokens in the colours of `plot_token_scores`.
 
     Parameters
@@ -153,23 +162,35 @@ def token_scores_html(tokens: Sequence[Any], scores: Any, title: str | None = No
 
     Returns
     -------
-    A ``<div>``; what the tokens contain is escaped.
+    A ``<div>``, which a notebook shows; what the tokens contain is escaped.
     """
     texts, values = _check_tokens(tokens, scores)
-    spans = []
-    for text, value, colour in zip(texts, values, signed_colours(values), strict=True):
-        red, green, blue = (round(255 * part) for part in colour)
-        spans.append(
-            f'<span style="background-color: rgb({red}, {green}, {blue}); color: black" '
-            f'title="{format_number(float(value))}">{html.escape(text)}</span>'
-        )
+    spans = [
+        _span(text, colour, format_number(float(value)))
+        for text, value, colour in zip(texts, values, signed_colours(values), strict=True)
+    ]
+    key = [_span(text, colour) for text, colour in colour_key(values)]
     heading = "" if title is None else f"<strong>{html.escape(title)}</strong><br>"
-    return f"<div>{heading}{' '.join(spans)}</div>"
+    return Html(f"<div>{heading}{' '.join(spans)}<br><small>{' '.join(key)}</small></div>")
+
+
+def _span(text: str, colour: np.ndarray, score: str = "") -> str:
+    red, green, blue = (round(255 * part) for part in colour)
+    return (
+        f'<span style="background-color: rgb({red}, {green}, {blue}); color: black" '
+        f'title="{score}">{html.escape(text)}</span>'
+    )
 
 
 def as_text(value: Any) -> str:
-    """Return a text, or bytes or a string tensor as one."""
-    value = value.numpy() if hasattr(value, "numpy") else value
+    """Return a text, or bytes, or a tensor or an array of one, as a text.
+
+    Several texts or numbers, such as tokens, are joined by spaces; names stand before values.
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {as_text(part)}" for name, part in value.items())
+    if hasattr(value, "__array__"):
+        return " ".join(map(as_text, np.ravel(value).tolist()))
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
@@ -194,9 +215,13 @@ def _draw(pieces: Sequence[_Piece], line_length: int) -> Figure:
     width = 2 * _MARGIN + max(line_length, longest) * _GLYPH_WIDTH
     height = 2 * _MARGIN + (last_line + 1) * _LINE_HEIGHT
     figure = new_figure(width, height)
+    figure.set_layout_engine("none")
+    # Notebooks show only what has axes.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
     for piece in pieces:
         box = None if piece.colour is None else {"facecolor": piece.colour, "pad": 1.5, "lw": 0}
-        figure.text(
+        axes.text(
             (_MARGIN + piece.column * _GLYPH_WIDTH) / width,
             1 - (_MARGIN + piece.line * _LINE_HEIGHT) / height,
             piece.text,

@@ -6,27 +6,25 @@ import base64
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from deel_influence.extras import require
 from deel_influence.utils.datasets import check_dataset, check_fixed_order
+from deel_influence.utils.example_ids import names_of
 from deel_influence.utils.files import replacing
+from deel_influence.utils.takes_data import takes_data
 
+from ..types import Data
 from ..utils.formatting import format_number, format_share
 from .charts import FRAME, draw_curve, draw_histogram
 from .contents import Curve, Table
-from .examples import (
-    MAX_FEATURE_COLUMNS,
-    Example,
-    describe_examples,
-    is_classification,
-    label_text,
-)
+from .examples import Example, describe_examples
+from .inputs import MAX_FEATURE_COLUMNS, WAVE_HEIGHT, WAVE_WIDTH
 from .samples import read_samples
 from .triage import Triage
 
@@ -38,16 +36,18 @@ _SHORT_NAME = 9
 _TEMPLATES = resources.files("deel_influence.report") / "templates"
 
 
+@takes_data
 def write_report(
     directory: str | os.PathLike[str],
     triage: Triage,
-    dataset: tf.data.Dataset,
-    summary: Mapping[str, Mapping[str, str]],
+    dataset: Data,
+    summary: Mapping[str, Mapping[str, str] | str] | None = None,
     class_names: Sequence[str] | None = None,
     feature_names: Sequence[str] | None = None,
     top: int = 20,
     extra_tables: Sequence[Table] = (),
     curves: Sequence[Curve] = (),
+    display: Any = None,
 ) -> Path:
     """Write ``directory/index.html``: summary, distribution of scores, most suspicious examples.
 
@@ -60,15 +60,23 @@ def write_report(
     dataset
         The dataset that it was made from, in the same order; ``(x, y)`` or a nest.
     summary
-        For each card (model, data, method, ...) its names and values.
+        For each card (model, data, method, ...) its names and values; values that belong to no
+        card are put on one of their own.
     class_names
-        What the labels 0, 1, ... mean.
+        What the labels 0, 1, ... mean; None takes the names that the triage knows.
     feature_names
         What the d features of an example ``(d,)`` mean.
     top
         How many examples the page shows, at least 1; more than n gives n.
     extra_tables, curves
         More to show above the examples.
+    display
+        What to show in place of the inputs, one entry for each of the n examples: texts; paths of
+        pictures, which are drawn, or of other files, which are named; an array of pictures
+        ``(n, h, w)`` or ``(n, h, w, c)``, or of anything else; a pandas DataFrame, whose columns
+        are shown; a dict of name → any of those; or a function of a batch that returns such for
+        its examples. Pictures among the inputs stay unless there are some in it, and so do
+        features that have names.
 
     Returns
     -------
@@ -77,19 +85,24 @@ def write_report(
     Raises
     ------
     MissingExtraError
-        If jinja2 is not installed.
+        If jinja2, or Pillow for pictures, is not installed.
+    DataSourceError
+        If the file of a picture is missing, or is none.
     DatasetOrderError
         If the dataset changes its order, so that scores and examples would not match.
     ValueError
-        If the names do not fit the labels or features, or the dataset is another one.
+        If names or ``display`` do not fit the examples, or the dataset is another one.
     """
     jinja2 = require("jinja2", "report", "Reports need")
     check_dataset(dataset)
     check_fixed_order(dataset)
+    if class_names is not None:
+        triage = replace(triage, class_names=tuple(class_names))
+    if feature_names is None:
+        feature_names = names_of(dataset).feature_names
     positions = triage.most_suspicious(top)
-    _check_class_names(triage, class_names)
-    samples = read_samples(dataset, positions, len(triage))
-    examples = describe_examples(triage, positions, samples, class_names, feature_names)
+    samples = read_samples(dataset, positions, len(triage), display, feature_names)
+    examples = describe_examples(triage, positions, samples, feature_names)
     script = _read_template("page.js")
     html = _environment(jinja2).from_string(_read_template("page.html"))
     path = Path(directory) / "index.html"
@@ -98,16 +111,18 @@ def write_report(
         script=script,
         script_hash=_content_hash(script),
         style_hash=_content_hash(_read_template("page.css")),
-        summary=summary,
+        summary=_cards(summary or {}),
+        doubt=triage.doubt,
         figures=_key_figures(triage, positions),
         histogram=draw_histogram(triage.scores, positions),
         plots=[draw_curve(curve) for curve in curves],
         tables=[_format_table(table) for table in extra_tables],
         examples=examples,
-        labels=_label_counts(triage, positions, class_names),
+        labels=_label_counts(triage, positions),
         columns=_columns(examples),
         num_examples=len(triage),
         frame=FRAME,
+        wave={"width": WAVE_WIDTH, "height": WAVE_HEIGHT},
     )
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -133,22 +148,11 @@ def _content_hash(text: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
-def _check_class_names(triage: Triage, class_names: Sequence[str] | None) -> None:
-    if class_names is None:
-        return
-    if not is_classification(triage):
-        message = (
-            "Argument `class_names` names classes, and must be None where labels are values. "
-            f"Received: {len(class_names)} names for labels of dtype {triage.labels.dtype}."
-        )
-        raise ValueError(message)
-    both = np.concatenate([triage.labels, triage.predicted])
-    if both.min() < 0 or both.max() >= len(class_names):
-        message = (
-            "Argument `class_names` must name every label, the first one being 0. Received: "
-            f"{len(class_names)} names for labels from {both.min()} to {both.max()}."
-        )
-        raise ValueError(message)
+def _cards(summary: Mapping[str, Mapping[str, str] | str]) -> dict[str, Mapping[str, str]]:
+    """Return the cards of a summary, and one for the values that stand alone."""
+    cards = {title: card for title, card in summary.items() if isinstance(card, Mapping)}
+    alone = {name: str(value) for name, value in summary.items() if name not in cards}
+    return {**cards, "Summary": {**cards.get("Summary", {}), **alone}} if alone else cards
 
 
 def _key_figures(triage: Triage, positions: np.ndarray) -> list[tuple[str, str, str]]:
@@ -158,7 +162,7 @@ def _key_figures(triage: Triage, positions: np.ndarray) -> list[tuple[str, str, 
         (format_number(count), "training examples", "scored and ranked"),
         (format_number(shown), "shown here", f"the top {format_share(shown / count)}"),
     ]
-    if is_classification(triage):
+    if triage.has_classes:
         differs = triage.labels != triage.predicted
         figures.append(
             (
@@ -174,28 +178,26 @@ def _key_figures(triage: Triage, positions: np.ndarray) -> list[tuple[str, str, 
     return figures
 
 
-def _label_counts(
-    triage: Triage, positions: np.ndarray, class_names: Sequence[str] | None
-) -> list[tuple[float, str, int]]:
+def _label_counts(triage: Triage, positions: np.ndarray) -> list[tuple[float, str, int]]:
     """Return the given labels among those shown: number, name and count; none for values."""
-    if not is_classification(triage):
+    if not triage.has_classes:
         return []
     labels, counts = np.unique(triage.labels[positions], return_counts=True)
     return [
-        (label.item(), label_text(label, class_names), int(count))
+        (label.item(), triage.label_text(label), int(count))
         for label, count in zip(labels, counts, strict=True)
     ]
 
 
 def _columns(examples: Sequence[Example]) -> dict[str, Any]:
     """Say which of the optional columns the examples fill, and whether labels need much room."""
-    from_first = examples[0]
-    is_narrow = 0 < len(from_first.features) <= MAX_FEATURE_COLUMNS
+    features = examples[0].shown.features
+    is_narrow = 0 < len(features) <= MAX_FEATURE_COLUMNS
     return {
-        "picture": from_first.picture is not None,
-        "features": [feature.name for feature in from_first.features] if is_narrow else [],
-        "feature_list": bool(from_first.features) and not is_narrow,
-        "facts": bool(from_first.facts),
+        "picture": any(example.shown.pictures for example in examples),
+        "features": [feature.name for feature in features] if is_narrow else [],
+        "feature_list": bool(features) and not is_narrow,
+        "facts": any(example.shown.facts for example in examples),
         "long_names": any(
             len(label.text) > _SHORT_NAME
             for example in examples

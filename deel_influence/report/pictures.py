@@ -1,18 +1,36 @@
-"""Arrays as pictures inside a page."""
+"""Arrays and files as pictures inside a page."""
 
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-# Larger pictures are shrunk: the page shows them smaller than this, and has to stay light.
-MAX_SIDE = 224
+from ..extras import require
+from ..utils.display import read_picture
+
+# Larger pictures are shrunk, because the page has to stay light.
+MAX_SIDE = 320
+# Smaller pictures are enlarged with sharp pixels, so that JPEG would show.
+_SMALL_SIDE = 96
+# Pictures of so few colours are drawings, which PNG keeps sharp and small.
+_FEW_COLOURS = 64
+_QUALITY = 85
 _CHANNELS = (1, 3, 4)
 _MIN_MATRIX_SIDE = 4
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URI."""
+
+    uri: str
+    is_small: bool
 
 
 def is_picture(sample: Any) -> bool:
@@ -24,8 +42,8 @@ def is_picture(sample: Any) -> bool:
     return sample.ndim == 3 and sample.shape[2] in _CHANNELS
 
 
-def picture_uris(pictures: Sequence[np.ndarray]) -> list[str]:
-    """Encode pictures as PNG data URIs.
+def draw_pictures(pictures: Sequence[np.ndarray]) -> list[Picture]:
+    """Encode arrays as pictures: JPEG, or PNG where they are small, transparent or of few colours.
 
     Parameters
     ----------
@@ -33,11 +51,21 @@ def picture_uris(pictures: Sequence[np.ndarray]) -> list[str]:
         Arrays ``(h, w)`` or ``(h, w, c)`` of any numeric dtype, in any range. The range over all
         of them is stretched to that from black to white, so that they stay comparable; a fourth
         channel is opacity, from 0 to its largest value.
+
+    Raises
+    ------
+    MissingExtraError
+        If Pillow is not installed.
     """
     arrays = [_with_channels(picture) for picture in pictures]
     low = min(float(_colours(array).min()) for array in arrays)
     high = max(float(_colours(array).max()) for array in arrays)
-    return [_data_uri(_to_bytes(array, low, high)) for array in arrays]
+    return [_encode(_to_bytes(array, low, high)) for array in arrays]
+
+
+def draw_file(path: Path) -> Picture:
+    """Encode a file as a picture; see `read_picture` for what it raises."""
+    return _encode(read_picture(path, MAX_SIDE))
 
 
 def _with_channels(picture: np.ndarray) -> np.ndarray:
@@ -55,13 +83,21 @@ def _to_bytes(array: np.ndarray, low: float, high: float) -> np.ndarray:
     if array.shape[2] == 4:
         opacity = array[:, :, 3]
         scaled[:, :, 3] = opacity / (float(opacity.max()) or 1.0)
-    larger = max(array.shape[:2])
-    if larger > MAX_SIDE:
-        size = [max(1, round(side * MAX_SIDE / larger)) for side in array.shape[:2]]
-        scaled = tf.image.resize(scaled, size, method="area").numpy()
     return np.rint(np.clip(scaled, 0.0, 1.0) * 255).astype(np.uint8)
 
 
-def _data_uri(pixels: np.ndarray) -> str:
-    png = tf.io.encode_png(pixels, compression=6).numpy()
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+def _encode(pixels: np.ndarray) -> Picture:
+    """Encode a picture ``(h, w, c)`` in uint8."""
+    if pixels.shape[2] == 4 and pixels[:, :, 3].min() == 255:
+        pixels = pixels[:, :, :3]
+    drawn = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    image = require("PIL.Image", "report", "Pictures need").fromarray(drawn)
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    is_small = max(image.size) < _SMALL_SIDE
+    # Pillow counts colours up to a number, and gives none where there are more.
+    is_sharp = is_small or pixels.shape[2] == 4 or image.getcolors(_FEW_COLOURS) is not None
+    kind = "png" if is_sharp else "jpeg"
+    file = io.BytesIO()
+    image.save(file, kind, quality=_QUALITY)
+    uri = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    return Picture(uri, is_small)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from ..utils.display import shown_of
+
+# Longer vectors without names are no rows of a table, but waves and the like.
+MAX_TABLE_WIDTH = 256
 
 
 class Moments:
@@ -48,16 +54,25 @@ class Samples:
     ----------
     inputs
         One per position asked for, in that order: an array without the batch axis, or a nest.
+    shown
+        What of each to show in place of the input, as in `shown_of`; None where nobody says it.
     moments
-        Mean and deviation of the features over the whole dataset, where the inputs are feature
-        vectors ``(d,)``; None otherwise.
+        Mean and deviation of the features over the whole dataset, where the inputs are rows of a
+        table ``(d,)`` and shown; None otherwise.
     """
 
     inputs: list[Any]
+    shown: list[Any] | None = None
     moments: Moments | None = None
 
 
-def read_samples(dataset: tf.data.Dataset, positions: np.ndarray, count: int) -> Samples:
+def read_samples(
+    dataset: tf.data.Dataset,
+    positions: np.ndarray,
+    count: int,
+    display: Any = None,
+    feature_names: Sequence[str] | None = None,
+) -> Samples:
     """Pick the inputs of some examples in one pass, which ends early where it can.
 
     Only feature vectors need the rest of the pass, for what is usual among them.
@@ -70,22 +85,35 @@ def read_samples(dataset: tf.data.Dataset, positions: np.ndarray, count: int) ->
         Positions of the wanted examples, shape ``(k,)``.
     count
         The number n of examples that the dataset must have.
+    display
+        What to show in place of the inputs, as `shown_of` takes it, or a function of a batch that
+        returns such for its examples.
+    feature_names
+        Names of features, with which any vectors of numbers are rows of a table.
 
     Raises
     ------
     ValueError
-        If the dataset turns out to be another one, with fewer or more examples.
+        If the dataset turns out to be another one, with fewer or more examples, or there is not
+        one entry of ``display`` for each.
     """
     wanted = np.sort(positions)
     found: dict[int, Any] = {}
+    shown: dict[int, Any] = {}
     moments: Moments | None = None
     seen = 0
+    if display is not None and not callable(display):
+        shown.update(zip(positions, shown_of(display, count, positions, "display"), strict=True))
     for batch in dataset:
         inputs = _numpy_nest(batch[0] if isinstance(batch, tuple) else batch)
         size = len(tf.nest.flatten(inputs)[0])
         here = wanted[np.searchsorted(wanted, seen) : np.searchsorted(wanted, seen + size)]
         found.update({int(at): _example(inputs, int(at) - seen) for at in here})
-        if seen == 0 and is_feature_batch(inputs):
+        if callable(display) and len(here):
+            entries = shown_of(display(batch), size, here - seen, "display(batch)")
+            shown.update(zip(here, entries, strict=True))
+        shows_inputs = display is None or feature_names is not None
+        if seen == 0 and shows_inputs and is_table(inputs, feature_names):
             moments = Moments(inputs.shape[1])
         seen += size
         if moments is not None:
@@ -99,12 +127,19 @@ def read_samples(dataset: tf.data.Dataset, positions: np.ndarray, count: int) ->
         )
         raise ValueError(message)
     ordered = [found[int(at)] for at in positions]
-    return Samples(ordered, moments)
+    return Samples(ordered, [shown[int(at)] for at in positions] if shown else None, moments)
 
 
-def is_feature_batch(inputs: Any) -> bool:
-    """Tell whether a batch of inputs holds feature vectors, shape ``(b, d)``."""
-    return isinstance(inputs, np.ndarray) and inputs.ndim == 2 and inputs.dtype.kind in "biuf"
+def is_table(inputs: Any, feature_names: Sequence[str] | None) -> bool:
+    """Tell whether a batch of inputs holds rows of a table, shape ``(b, d)``.
+
+    Without names, long vectors are waves and the like, and integers are tokens.
+    """
+    if not isinstance(inputs, np.ndarray) or inputs.ndim != 2:
+        return False
+    if feature_names is not None:
+        return inputs.dtype.kind in "biuf"
+    return inputs.dtype.kind in "bf" and inputs.shape[1] <= MAX_TABLE_WIDTH
 
 
 def _numpy_nest(inputs: Any) -> Any:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.csv
 import tensorflow as tf
 
-from deel_influence.errors import DataSourceError, NonFiniteError
+from deel_influence.errors import LabelError, NonFiniteError
 from deel_influence.extras import require
 from deel_influence.model.influence_model import BaseInfluenceModel
-from deel_influence.types import Batch, Verbosity
-from deel_influence.utils.datasets import as_int64
-from deel_influence.utils.digests import array_digest
+from deel_influence.types import Batch, Data, Verbosity
+from deel_influence.utils.example_ids import as_ids, check_unique, names_of
 from deel_influence.utils.files import replacing
+from deel_influence.utils.formatting import format_number, format_share
+from deel_influence.utils.html import Html, html_table
 from deel_influence.utils.kernels import Kernel
-from deel_influence.utils.records import UNREADABLE
+from deel_influence.utils.takes_data import takes_data
 
 from .labels import read_labels
+from .parquet import read_columns, write_columns
 
-_CHECKSUM = "deel_influence.sha256"
+# A notebook shows so many examples.
+_SHOWN = 10
+# Below this part of the way from the commonest class to all labels, a model has learnt too little.
+_LEAST_SKILL = 0.5
 
 # Name in files and data frames, and name of the attribute.
 _COLUMNS = {
@@ -41,7 +46,7 @@ class SelfInfluence(Protocol):
     """What triage needs of a calculator; `SelfInfluenceCalculator` and its kin have it."""
 
     def scored_batches(
-        self, train_set: tf.data.Dataset, *, verbose: str | int
+        self, train_set: Data, *, verbose: str | int
     ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
         """Yield each batch, its ids ``(b,)`` and its scores ``(b,)``."""
 
@@ -53,7 +58,7 @@ class Triage:
     Attributes
     ----------
     ids
-        Example ids, shape ``(n,)``, int64, all different.
+        Example ids, shape ``(n,)``, int64 or texts, all different.
     labels
         Given labels, shape ``(n,)``: int64 for classes, floating for values.
     predicted
@@ -64,6 +69,13 @@ class Triage:
         Scores, shape ``(n,)``, the larger the more suspicious.
     ranks
         Ranks, shape ``(n,)``, int64; 1 is the most suspicious, and equal scores go by id.
+    class_names
+        What the labels 0, 1, ... mean, where it is known.
+
+    Raises
+    ------
+    ValueError
+        If the columns are not of one length, or the names do not fit the labels.
     """
 
     ids: np.ndarray
@@ -72,17 +84,81 @@ class Triage:
     losses: np.ndarray
     scores: np.ndarray
     ranks: np.ndarray
+    class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        """Check that the columns are of one length."""
+        """Check that the columns are of one length, and that every class has a name."""
         shapes = {name: np.shape(getattr(self, name)) for name in _COLUMNS.values()}
         if len(set(shapes.values())) != 1 or len(shapes["ids"]) != 1:
             message = f"The columns of a triage must all have one shape (n,). Received: {shapes}."
             raise ValueError(message)
+        if self.class_names is not None:
+            _check_class_names(self.class_names, self.labels, self.predicted)
 
     def __len__(self) -> int:
         """Return the number n of examples."""
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        """Tell how many examples there are, and which comes first."""
+        worst = self.ids[self.ranks.argmin()].item() if len(self) else None
+        return f"<Triage of {len(self)} examples: id {worst!r} is the most suspicious>"
+
+    def _repr_html_(self) -> Html:
+        """Show the most suspicious examples in a notebook."""
+        title = f"The {min(_SHOWN, len(self))} most suspicious of {len(self):,} examples"
+        return html_table(*self.table(_SHOWN), title, self.doubt or "")
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the labels are classes rather than values."""
+        return self.labels.dtype.kind != "f"
+
+    @property
+    def doubt(self) -> str | None:
+        """A sentence that says why the order is to be doubted; None where nothing is to be said.
+
+        A model that predicts few of the labels that it was trained on disputes right labels as
+        often as wrong ones. Of labels that are values, nothing is said.
+        """
+        if not self.has_classes or not len(self):
+            return None
+        fitted = float(np.mean(self.labels == self.predicted))
+        commonest = np.unique(self.labels, return_counts=True)[1].max() / len(self)
+        if fitted - commonest >= _LEAST_SKILL * (1 - commonest):
+            return None
+        return (
+            f"Doubt this order: the model predicts {format_share(fitted)} of the labels that it "
+            f"was trained on, where naming the commonest class would give "
+            f"{format_share(commonest)}. Train it longer, unless so many of the labels are wrong."
+        )
+
+    def label_text(self, label: Any) -> str:
+        """Return the name of a class where there is one, or else the number."""
+        if not self.has_classes:
+            return format_number(float(label))
+        return str(int(label)) if self.class_names is None else str(self.class_names[int(label)])
+
+    def table(self, k: int) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+        """Return the k most suspicious examples for readers: heads of columns, and rows.
+
+        Parameters
+        ----------
+        k
+            How many, at least 1; more than n gives n.
+        """
+        rows: list[tuple[object, ...]] = [
+            (
+                self.ranks[i],
+                self.ids[i],
+                self.label_text(self.labels[i]),
+                self.label_text(self.predicted[i]),
+                format_number(float(self.losses[i]), keep_zeros=True),
+                format_number(float(self.scores[i]), keep_zeros=True),
+            )
+            for i in self.most_suspicious(k)
+        ]
+        return ("rank", "id", "label", "predicted", "loss", "score"), rows
 
     def most_suspicious(self, k: int) -> np.ndarray:
         """Return the positions ``(k,)`` of the k most suspicious examples, the worst first.
@@ -98,17 +174,20 @@ class Triage:
         return np.argsort(self.ranks)[:k]
 
     def to_pandas(self) -> Any:
-        """Return a data frame with the columns id, label, predicted, loss, score and rank."""
+        """Return a data frame with the columns id, label, predicted, loss, score and rank.
+
+        Where the classes have names, label_name and predicted_name stand beside the numbers.
+        """
         return require("pandas", "report", "Data frames need").DataFrame(self._columns())
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the columns of `to_pandas` to a CSV file, whole or not at all."""
+        with replacing(path) as temporary:
+            pyarrow.csv.write_csv(pa.table(self._columns()), temporary)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` to a Parquet file, whole or not at all."""
-        with replacing(path) as temporary:
-            table = pa.table(self._columns())
-            sealed = table.replace_schema_metadata(
-                {_CHECKSUM: array_digest(*self._columns().values())}
-            )
-            pq.write_table(sealed, temporary)
+        write_columns(path, self._columns(), self.class_names)
 
     @classmethod
     def from_parquet(cls, path: str | os.PathLike[str]) -> Triage:
@@ -119,42 +198,30 @@ class Triage:
         DataSourceError
             If the file is missing, is no Parquet file, or lacks a column.
         """
-        try:
-            # Opened here: given a path, pyarrow would look for other file systems and partitions.
-            with open(path, "rb") as file:
-                table = pq.ParquetFile(file).read()
-                found = {name: table[name].to_numpy() for name in table.column_names}
-        except (*UNREADABLE, pa.ArrowException) as error:
-            message = f"A triage must be a Parquet file. Received: {os.fspath(path)!r} ({error})."
-            raise DataSourceError(message) from error
-        missing = sorted(set(_COLUMNS) - set(found))
-        if missing:
-            message = (
-                f"A triage must have the columns {', '.join(_COLUMNS)}. Received: "
-                f"{os.fspath(path)!r} without {', '.join(missing)}. Write it with `to_parquet`."
-            )
-            raise DataSourceError(message)
+        found, names = read_columns(path, tuple(_COLUMNS))
         columns = {name: found[key] for key, name in _COLUMNS.items()}
-        metadata = table.schema.metadata or {}
-        if metadata.get(_CHECKSUM.encode()) != array_digest(*columns.values()).encode():
-            message = (
-                "A triage must be what `to_parquet` wrote. Received: "
-                f"{os.fspath(path)!r}, whose checksum is another: it was changed or damaged since. "
-                "Write it again."
-            )
-            raise DataSourceError(message)
-        return cls(**columns)
+        return cls(**columns, class_names=names)
 
     def _columns(self) -> dict[str, np.ndarray]:
-        return {key: getattr(self, name) for key, name in _COLUMNS.items()}
+        """Return what files and data frames hold, the names of classes beside their numbers."""
+        columns: dict[str, np.ndarray] = {}
+        for key, name in _COLUMNS.items():
+            columns[key] = getattr(self, name)
+            if self.class_names is not None and key in ("label", "predicted"):
+                # As objects, each name is in memory once.
+                names = np.array([str(name) for name in self.class_names], dtype=object)
+                columns[f"{key}_name"] = names[columns[key]]
+        return columns
 
 
+@takes_data
 def run_triage(
     influence_model: BaseInfluenceModel,
     calculator: SelfInfluence,
-    dataset: tf.data.Dataset,
-    ids: np.ndarray | None = None,
+    dataset: Data,
+    ids: Sequence[int] | Sequence[str] | np.ndarray | None = None,
     verbose: Verbosity = "auto",
+    class_names: Sequence[str] | None = None,
 ) -> Triage:
     """Score every example of a training set in one pass.
 
@@ -167,12 +234,17 @@ def run_triage(
     dataset
         The training set, in batches and in a fixed order.
     ids
-        Ids of the examples, shape ``(n,)``, integers, all different; None means their positions.
+        Ids of the examples, shape ``(n,)``, integers or texts, all different; None takes those that
+        the dataset has, or positions.
     verbose
         As for `progress_bar`.
+    class_names
+        What the labels 0, 1, ... mean; None takes the names that the dataset has.
 
     Raises
     ------
+    ValueError
+        If there is not one id for each example, or a class has no name.
     NonFiniteError
         If a score, loss or prediction is NaN or infinite; the message says in which batch.
     LabelError
@@ -180,20 +252,22 @@ def run_triage(
     EmptyDatasetError
         If there are no examples.
     """
-    given_ids = None if ids is None else _check_ids(ids)
+    given_ids = None if ids is None else check_unique(as_ids(ids, "ids"), "ids")
     read = _batch_reader(influence_model)
     loss = influence_model.loss_function.loss
     parts = []
     scored = calculator.scored_batches(dataset, verbose=verbose)
-    for number, (batch, _, scores) in enumerate(scored):
+    for number, (batch, known, scores) in enumerate(scored):
         targets, outputs, losses = read(batch)
         labels, predicted = read_labels(targets, outputs, loss)
         part = {"predicted": predicted, "losses": losses.numpy(), "scores": scores.numpy()}
         _check_finite(part, number)
-        parts.append({"labels": labels, **part})
+        parts.append({"ids": known, "labels": labels, **part})
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    ids = _ids_for(given_ids, len(columns["scores"]))
-    return Triage(ids=ids, ranks=_ranks(columns["scores"], ids), **columns)
+    columns["ids"] = _ids_for(given_ids, columns["ids"])
+    ranks = _ranks(columns["scores"], columns["ids"])
+    names = names_of(dataset).class_names if class_names is None else class_names
+    return Triage(ranks=ranks, class_names=names, **columns)
 
 
 def _batch_reader(influence_model: BaseInfluenceModel) -> Kernel:
@@ -220,32 +294,31 @@ def _check_finite(columns: dict[str, np.ndarray], batch_number: int) -> None:
             raise NonFiniteError(message)
 
 
-def _check_ids(ids: np.ndarray) -> np.ndarray:
-    """Return ids ``(n,)`` as int64 if they are integers and all different."""
-    array = np.asarray(ids)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
+def _check_class_names(names: Sequence[str], labels: np.ndarray, predicted: np.ndarray) -> None:
+    if labels.dtype.kind == "f":
         message = (
-            "Argument `ids` must hold one integer per example, shape (n,). "
-            f"Received: shape {array.shape}, dtype {array.dtype}."
+            "Argument `class_names` names classes, and must be None where labels are values. "
+            f"Received: {len(names)} names for labels of dtype {labels.dtype}."
         )
-        raise ValueError(message)
-    unique, counts = np.unique(array, return_counts=True)
-    if len(unique) != len(array):
+        raise LabelError(message)
+    both = np.concatenate([labels, predicted])
+    if len(both) and (both.min() < 0 or both.max() >= len(names)):
         message = (
-            "Argument `ids` must give every example an id of its own. "
-            f"Received: the id {unique[counts > 1][0]} for {counts[counts > 1][0]} examples."
+            "Argument `class_names` must name every label, the first one being 0. Received: "
+            f"{len(names)} names for labels from {both.min()} to {both.max()}, given or predicted. "
+            "Check that the model was trained on these classes."
         )
-        raise ValueError(message)
-    return as_int64(array, "ids")
+        raise LabelError(message)
 
 
-def _ids_for(ids: np.ndarray | None, count: int) -> np.ndarray:
+def _ids_for(ids: np.ndarray | None, known: np.ndarray) -> np.ndarray:
+    """Return the ids ``(n,)`` that were given, or those that the examples have."""
     if ids is None:
-        return np.arange(count, dtype=np.int64)
-    if len(ids) != count:
+        return check_unique(known, "dataset")
+    if len(ids) != len(known):
         message = (
             "Argument `ids` must have one id per example of the dataset. "
-            f"Received: {len(ids)} ids for {count} examples."
+            f"Received: {len(ids)} ids for {len(known)} examples."
         )
         raise ValueError(message)
     return ids

@@ -17,8 +17,9 @@ from ..model.class_scores import ClassReader
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..model.measurements import label_indices
 from ..model.selection import LayerKey
-from ..types import Batch, IdFunction
+from ..types import Batch, Data, IdFunction
 from ..utils.datasets import check_dataset, numbered_batches
+from ..utils.example_ids import POSITION
 from .head import Head, find_head
 from .likelihood import is_binary
 
@@ -67,7 +68,7 @@ class BaseRepresenterPoint(BaseInfluenceCalculator):
     def __init__(
         self,
         model: BaseInfluenceModel | keras.Model,
-        train_dataset: tf.data.Dataset,
+        train_dataset: Data,
         loss_function: Any = None,
         target_layer: LayerKey = None,
         query_class: str | int = "predicted",
@@ -96,8 +97,8 @@ class BaseRepresenterPoint(BaseInfluenceCalculator):
 
     def influence_by_class(
         self,
-        dataset_to_evaluate: tf.data.Dataset,
-        train_set: tf.data.Dataset,
+        dataset_to_evaluate: Data,
+        train_set: Data,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",
@@ -119,7 +120,7 @@ class BaseRepresenterPoint(BaseInfluenceCalculator):
         whatever ``id_fn`` is. `query_class` has no part in it.
         """
         queries, train = query_and_train_passes(
-            self.engine, dataset_to_evaluate, train_set, None, device, verbose
+            self.engine, dataset_to_evaluate, train_set, POSITION, device, verbose
         )
         streamed = self._streamed(train, self._values_by_class)
         source = ScoreSource(self._features, streamed.scored)
@@ -130,7 +131,7 @@ class BaseRepresenterPoint(BaseInfluenceCalculator):
         return np.concatenate(rows).transpose(0, 2, 1)
 
     def predict_with_kernel(
-        self, dataset_to_evaluate: tf.data.Dataset, device: str | None = None
+        self, dataset_to_evaluate: Data, device: str | None = None
     ) -> np.ndarray:
         """Return the logits of the queries as the sum over the training set.
 

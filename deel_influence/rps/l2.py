@@ -19,7 +19,7 @@ from ..linalg.checks import check_count, check_positive
 from ..model.fingerprint import check_unchanged_since, model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.selection import LayerKey
-from ..types import Batch
+from ..types import Batch, Data
 from ..utils.datasets import Item
 from ..utils.kernels import Kernel
 from ..utils.running import run
@@ -132,7 +132,7 @@ class RepresenterPointL2(BaseRepresenterPoint):
     def __init__(
         self,
         model: BaseInfluenceModel | keras.Model,
-        train_set: tf.data.Dataset,
+        train_set: Data,
         loss_function: Any = None,
         lambda_regularization: float = 0.003,
         scaling_factor: float = 0.1,  # noqa: ARG002 - kept for users of Influenciae
@@ -156,9 +156,7 @@ class RepresenterPointL2(BaseRepresenterPoint):
         self.relative_residual = fit.relative_residual
         self.num_steps, self.converged = fit.num_steps, fit.converged
 
-    def representer_values(
-        self, train_set: tf.data.Dataset, device: str | None = None
-    ) -> np.ndarray:
+    def representer_values(self, train_set: Data, device: str | None = None) -> np.ndarray:
         """Return ``α_i`` of the examples of a dataset, shape ``(n, c)``."""
         data = Pass(train_set, device=device).checked(self.engine)
         r = self.head.num_features

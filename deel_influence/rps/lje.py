@@ -14,7 +14,7 @@ from ..ihvp.base import InverseHessianVectorProduct
 from ..ihvp.registry import resolve_ihvp
 from ..model.influence_model import BaseInfluenceModel
 from ..model.selection import LayerKey
-from ..types import Batch
+from ..types import Batch, Data
 from ..utils.datasets import Item, count_examples
 from .base import BaseRepresenterPoint
 
@@ -69,7 +69,7 @@ class RepresenterPointLJE(BaseRepresenterPoint):
     def __init__(
         self,
         model: BaseInfluenceModel | keras.Model,
-        dataset: tf.data.Dataset,
+        dataset: Data,
         ihvp_calculator: Any = "exact",
         n_samples_for_hessian: int | None = None,
         target_layer: LayerKey = None,

@@ -12,7 +12,7 @@ from ..calculators.self_influence import SelfInfluenceCalculator
 from ..extras import require
 from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
-from ..types import Batch, IdFunction
+from ..types import Batch, Data, IdFunction
 from .callback import TrainingDynamics, recorded_dynamics
 from .record import RecordedDynamics
 
@@ -50,7 +50,7 @@ class RecordedScore(SelfInfluenceCalculator):
 
     def to_pandas(
         self,
-        train_set: tf.data.Dataset,
+        train_set: Data,
         id_fn: IdFunction | None = None,
         verbose: str | int = "auto",
     ) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from ..model.checkpoints import (
 )
 from ..model.copies import BuildFunction
 from ..model.influence_model import BaseInfluenceModel
-from ..types import Batch, IdFunction
+from ..types import Batch, Data, IdFunction
 from ..utils.datasets import Item, check_dataset
 from ..utils.kernels import Kernel
 from .kernel import check_kernel_damping, kernel_inverse
@@ -104,7 +104,7 @@ class TRAK(CheckpointedCalculator):
     def __init__(
         self,
         models: BaseInfluenceModel | Sequence[Model] | Checkpoints,
-        train_set: tf.data.Dataset,
+        train_set: Data,
         projection: ProjectionLike = "rademacher",
         projection_dim: Any = None,
         damping: float | str = 0.0,
@@ -189,7 +189,7 @@ class TRAK(CheckpointedCalculator):
 
     def scored_batches(
         self,
-        train_set: tf.data.Dataset,
+        train_set: Data,
         id_fn: IdFunction | None = None,
         device: str | None = None,
         verbose: str | int = "auto",

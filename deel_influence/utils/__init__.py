@@ -1,6 +1,8 @@
 """Utilities: datasets, ids, top-k, neighbours, devices, progress."""
 
 from .datasets import array_to_dataset, count_examples
+from .example_ids import ids_of, with_ids
+from .intake import as_dataset
 from .nearest_neighbors import BaseNearestNeighbors, LinearNearestNeighbors
 from .progress import progress_bar
 from .top_k import ORDER, BatchSort
@@ -11,6 +13,9 @@ __all__ = [
     "BatchSort",
     "LinearNearestNeighbors",
     "array_to_dataset",
+    "as_dataset",
     "count_examples",
+    "ids_of",
     "progress_bar",
+    "with_ids",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from ..errors import (
     NotBatchedError,
 )
 from ..types import Batch, IdFunction
+from .digests import example_digests
+from .example_ids import CONTENT, ContentIds, as_ids, ids_of, numbers_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Item:
     index
         Its place in the dataset, from 0.
     ids
-        The ids of its examples, int64, shape ``(b,)``.
+        The ids of its examples, int64 or texts, shape ``(b,)``.
     batch
         As the dataset yielded it.
     features
@@ -44,6 +46,11 @@ class Item:
     def size(self) -> int:
         """The number of examples."""
         return len(self.ids)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """An integer for each example that depends on its id alone, int64, shape ``(b,)``."""
+        return numbers_of(self.ids)
 
 
 def check_dataset(dataset: Any, argument: str = "dataset", input_rank: int | None = None) -> None:
@@ -128,17 +135,22 @@ class OrderGuard:
             self._first_batches[dataset] = before
             self._confirmed.add(dataset)
             return
+        option = "query_id_fn" if argument == "dataset_to_evaluate" else "id_fn"
         message = (
             f"Argument `{argument}` must yield its examples in the same order on every pass, "
             "because their positions are their ids. Received: a dataset whose first batch "
-            "changed. Use shuffle(..., reshuffle_each_iteration=False), or pass `id_fn=`, a "
-            "function of a batch that returns the int64 ids of its examples."
+            "changed. Load it with shuffle=False or shuffle(..., reshuffle_each_iteration=False), "
+            f"or pass `{option}=`, a function of a batch that returns the ids of its examples."
         )
         raise DatasetOrderError(message)
 
     def note(self, dataset: tf.data.Dataset, first_batch: Batch) -> None:
         """Remember the first batch of a pass in which the order does not matter."""
         self._first_batches.setdefault(dataset, fingerprint(first_batch))
+
+
+def _first_part(batch: Batch) -> Any:
+    return batch[0] if isinstance(batch, tuple) else batch
 
 
 def check_fixed_order(dataset: tf.data.Dataset, argument: str = "dataset") -> None:
@@ -153,32 +165,49 @@ def check_fixed_order(dataset: tf.data.Dataset, argument: str = "dataset") -> No
 
 
 def numbered_batches(
-    dataset: tf.data.Dataset, id_fn: IdFunction | None = None, argument: str = "dataset"
+    dataset: tf.data.Dataset,
+    id_fn: IdFunction | None = None,
+    argument: str = "dataset",
+    inputs_of: Callable[[Batch], Any] = _first_part,
 ) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yield the batches of a dataset with the int64 ids ``(b,)`` of their examples.
+    """Yield the batches of a dataset with the ids ``(b,)`` of their examples.
 
     Parameters
     ----------
     dataset
         A batched dataset.
     id_fn
-        Reads the ids off a batch; None counts positions from 0.
+        Reads the ids off a batch. None takes the ids that go with the dataset, and counts
+        positions from 0 where there are none; ``"position"`` counts in any case; ``"content"``
+        makes them of the inputs.
     argument
         The name of the argument, for messages.
+    inputs_of
+        Takes the inputs out of a batch.
 
     Raises
     ------
     EmptyDatasetError
         If the dataset yields nothing.
+    ValueError
+        If ids are none, or there are not as many as examples.
     """
+    known = ids_of(dataset) if id_fn is None else None
+    if id_fn == CONTENT:
+        contents = ContentIds()
+        id_fn = lambda batch: contents.of(example_digests(inputs_of(batch)).numpy())  # noqa: E731
     position = 0
     for batch in dataset:
         size = batch_size_of(batch)
-        if id_fn is None:
-            ids = np.arange(position, position + size, dtype=np.int64)
+        if known is not None:
+            ids = known[position : position + size]
+        elif callable(id_fn):
+            ids = as_ids(id_fn(batch), "id_fn")
         else:
-            ids = _checked_ids(id_fn(batch), size)
+            ids = np.arange(position, position + size, dtype=np.int64)
         position += size
+        if len(ids) != size:
+            _refuse_ids(argument if id_fn is None else "id_fn", len(ids), size)
         if size:
             yield batch, ids
     if position == 0:
@@ -187,13 +216,21 @@ def numbered_batches(
             "Does a filter, or take(0), remove everything?"
         )
         raise EmptyDatasetError(message)
+    if known is not None and len(known) != position:
+        _refuse_ids(argument, len(known), position)
 
 
-def numbered_items(
-    dataset: tf.data.Dataset, id_fn: IdFunction | None = None, argument: str = "dataset"
-) -> Iterator[Item]:
-    """Yield what `numbered_batches` does, each batch with its place."""
-    for index, (batch, ids) in enumerate(numbered_batches(dataset, id_fn, argument)):
+def _refuse_ids(argument: str, found: int, size: int) -> None:
+    message = (
+        f"Argument `{argument}` must give an id for each example, {size} of them. Received: "
+        f"{found} ids."
+    )
+    raise ValueError(message)
+
+
+def numbered_items(dataset: tf.data.Dataset, *arguments: Any) -> Iterator[Item]:
+    """Yield what `numbered_batches` does of the same arguments, each batch with its place."""
+    for index, (batch, ids) in enumerate(numbered_batches(dataset, *arguments)):
         yield Item(index, ids, batch)
 
 
@@ -324,32 +361,3 @@ def fingerprint(batch: Batch | None) -> list[bytes]:
     some = [values[:: max(len(values) // 4096, 1)] for values in flat]
     # The bytes of an array of strings are addresses, not texts.
     return [repr(v.tolist()).encode() if v.dtype == object else v.tobytes() for v in some]
-
-
-def _checked_ids(ids: Any, size: int) -> np.ndarray:
-    values = np.asarray(ids)
-    if values.shape != (size,) or not np.issubdtype(values.dtype, np.integer):
-        message = (
-            f"Argument `id_fn` must return one integer for each of the {size} examples of a "
-            f"batch, shape ({size},). Received: shape {values.shape}, dtype {values.dtype}."
-        )
-        raise ValueError(message)
-    return as_int64(values, "id_fn")
-
-
-def as_int64(ids: np.ndarray, argument: str) -> np.ndarray:
-    """Return integer ids as int64.
-
-    Raises
-    ------
-    ValueError
-        If one is too large for it.
-    """
-    largest = np.iinfo(np.int64).max
-    if len(ids) and ids.max() > largest:
-        message = (
-            f"Argument `{argument}` must give ids of at most {largest}, which int64 can hold. "
-            f"Received: {ids.max()}. Number the examples anew, or keep a table of their ids."
-        )
-        raise ValueError(message)
-    return ids.astype(np.int64)

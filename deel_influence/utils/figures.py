@@ -14,7 +14,7 @@ _DOTS_PER_INCH = 100
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, of which pyplot does not know.
+    """Return an empty figure, of which pyplot does not know, and which notebooks show.
 
     Parameters
     ----------
@@ -26,9 +26,10 @@ def new_figure(width: float, height: float) -> Figure:
     MissingExtraError
         If Matplotlib is not installed.
     """
-    return matplotlib_module("figure").Figure(
-        (width, height), dpi=_DOTS_PER_INCH, layout="constrained"
-    )
+    matplotlib_module("figure")  # says how to install what the next line needs
+    from .notebook_figure import NotebookFigure
+
+    return NotebookFigure((width, height), dpi=_DOTS_PER_INCH, layout="constrained")
 
 
 def finish(figure: Figure, save_path: str | os.PathLike[str] | None, show: bool) -> Figure:

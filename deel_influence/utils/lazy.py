@@ -9,7 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 
-def lazy_dataset(generate: Callable[[], Iterator[Any]], element_spec: Any) -> tf.data.Dataset:
+def lazy_dataset(
+    generate: Callable[[], Iterator[Any]], element_spec: Any, cardinality: int | None = None
+) -> tf.data.Dataset:
     """Return the dataset of what a generator yields, anew for each pass.
 
     Like `tf.data.Dataset.from_generator`, but that an error of the generator reaches those who go
@@ -22,6 +24,8 @@ def lazy_dataset(generate: Callable[[], Iterator[Any]], element_spec: Any) -> tf
         Starts a pass. A function, and not the method of an object that nothing else holds.
     element_spec
         What it yields, as type specs.
+    cardinality
+        How many elements there are, where that is known.
     """
     raised: list[Exception] = []
     # TensorFlow keeps what it is given for as long as the process lives.
@@ -36,10 +40,17 @@ def lazy_dataset(generate: Callable[[], Iterator[Any]], element_spec: Any) -> tf
             raise
 
     dataset = tf.data.Dataset.from_generator(elements, output_signature=element_spec)
+    if cardinality is not None:
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(cardinality))
     _extend(dataset, "__iter__", lambda iterate: _explained(iterate(), raised))
     # So it lives as long as the dataset, and as all that are made of it.
     type(dataset).generate = staticmethod(generate)
     return dataset
+
+
+def is_lazy(dataset: tf.data.Dataset) -> bool:
+    """Tell whether it is a dataset that `lazy_dataset` made."""
+    return hasattr(dataset, "generate")
 
 
 def _explained(iterator: Any, raised: list[Exception]) -> Any:

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from .takes_data import TakesData
+
 
 class SharedDataset:
     """A dataset in a copy, which shares it; a pickle leaves it behind.
@@ -40,7 +42,7 @@ class SharedDataset:
         return SharedDataset, (None,)
 
 
-class Portable:
+class Portable(TakesData):
     """What can be copied and pickled, though it has data, compiled functions and locks.
 
     A copy has the same datasets. A pickle holds no data: what needs them, see `_needed_data`,

@@ -64,7 +64,7 @@ class BatchSort:
         self.k = check_k(k)
         self.order = check_order(order)
         self._values = np.empty((num_rows, 0))
-        self._ids = np.empty((num_rows, 0), dtype=np.int64)
+        self._ids: np.ndarray | None = None
 
     def add(self, values: np.ndarray, ids: np.ndarray) -> None:
         """Take in scores.
@@ -74,10 +74,12 @@ class BatchSort:
         values
             Shape ``(m, b)``.
         ids
-            Ids of the columns, int64, shape ``(b,)``, or of every entry, shape ``(m, b)``.
+            Ids of the columns, integers or texts, shape ``(b,)``, or of every entry, ``(m, b)``.
         """
         values = np.asarray(values)
-        ids = np.broadcast_to(np.asarray(ids, dtype=np.int64), values.shape)
+        ids = np.broadcast_to(ids, values.shape)
+        if self._ids is None:
+            self._ids = ids[:, :0]
         if self._values.shape[1] >= self.k:
             hopeful = self._is_hopeful(values)
             values, ids = values[:, hopeful], ids[:, hopeful]
@@ -92,7 +94,8 @@ class BatchSort:
 
     def get(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the kept scores and ids, best first, each of shape ``(m, min(k, n))``."""
-        return self._values, self._ids
+        ids = np.empty(self._values.shape, np.int64) if self._ids is None else self._ids
+        return self._values, ids
 
     def _is_hopeful(self, values: np.ndarray) -> np.ndarray:
         """Mark the columns with an entry no worse than the last one kept in its row."""

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Getting started
+# # Three questions about a training set
 #
 # A network is trained on handwritten digits, and some of the labels are wrong. Which ones? Why does
 # the network get a certain digit wrong? And what would it do without the wrong labels? Three

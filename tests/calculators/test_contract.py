@@ -343,7 +343,7 @@ def test_scores_can_be_computed_on_another_device(any_calculator):
         (examples().repeat().batch(8), InfiniteDatasetError, "`train_set` must end"),
         (examples(200).shuffle(200).batch(50), DatasetOrderError, "reshuffle_each_iteration"),
         (examples().batch(8).take(0), EmptyDatasetError, "at least one example"),
-        (arrays(N, 0), TypeError, "must be a batched tf.data.Dataset"),
+        (3, TypeError, "must be a batched tf.data.Dataset, arrays"),
     ],
     ids=["unbatched", "infinite", "reshuffled", "empty", "arrays"],
 )

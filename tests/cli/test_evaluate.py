@@ -220,7 +220,7 @@ def test_retraining_needs_queries(refused):
     ("content", "message"),
     [
         ("7\n", "--wrong-labels must list ids of --data. Received: "),
-        ("one\n", "which fails with: invalid literal"),
+        ("one\n", "with 1 others, such as one"),
         ("", "must mark some examples, and not all"),
     ],
 )

@@ -69,6 +69,7 @@ def test_the_demo_prints_the_area_of_every_method_beside_loss_and_chance(method,
         "digits.npz",
         "model.keras",
         "report",
+        "scores.csv",
         "scores.parquet",
     ]
 

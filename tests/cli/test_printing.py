@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -41,18 +43,26 @@ def cells(text: str, start: str) -> list[str]:
 
 
 def test_the_most_suspicious_come_first_with_their_ids_and_names(triage):
-    text = show(suspects_table(triage, 2, ["ape", "bee", "cat"]))
+    text = show(suspects_table(replace(triage, class_names=["ape", "bee", "cat"]), 2))
     assert "The 2 most suspicious of 10 examples" in text
-    assert cells(text, "1 ") == ["1", "10", "bee", "ape", "1.000", "1.99"]
-    assert cells(text, "2 ") == ["2", "40", "bee", "ape", "4.000", "1.96"]
+    assert cells(text, "1 ") == ["1", "10", "bee", "ape", "1.00", "1.99"]
+    assert cells(text, "2 ") == ["2", "40", "bee", "ape", "4.00", "1.96"]
+
+
+def test_an_id_that_is_too_long_for_the_terminal_is_whole(triage):
+    ids = np.array([f"photos/{'long' * 30}/{i}.jpg" for i in range(10)])
+    lines = show(suspects_table(replace(triage, ids=ids), 1)).splitlines()
+    written = "".join(line.strip("│").split("│")[1].strip() for line in lines if line[0] == "│")
+    assert written == ids[1]
 
 
 def test_labels_without_names_are_numbers(triage):
-    assert cells(show(suspects_table(triage, 1, None)), "1 ")[2:4] == ["1", "0"]
+    assert cells(show(suspects_table(triage, 1)), "1 ")[2:4] == ["1", "0"]
 
 
 def test_brackets_in_names_are_no_markup(triage):
-    text = show(suspects_table(triage, 1, ["[red]ape[/red]", "[bold]bee", ":smile:"]))
+    names = ["[red]ape[/red]", "[bold]bee", ":smile:"]
+    text = show(suspects_table(replace(triage, class_names=names), 1))
     assert cells(text, "1 ")[2:4] == ["[bold]bee", "[red]ape[/red]"]
 
 

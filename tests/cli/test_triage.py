@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+NAMES = ["ape", "bee", "cat"]
+COLUMNS = ["id", "label", "label_name", "predicted", "predicted_name", "loss", "score", "rank"]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -52,7 +54,8 @@ def test_scores_losses_and_predictions_are_those_of_plain_autodiff(triage, netwo
 @pytest.mark.parametrize("ihvp", ["exact", "identity"])
 def test_every_example_has_a_row_with_its_id_and_rank(triage, ihvp):
     _, scores = triage("--ihvp", ihvp, "--batch-size", "7")
-    assert list(scores) == ["id", "label", "predicted", "loss", "score", "rank"]
+    assert list(scores) == COLUMNS
+    assert scores["label_name"].tolist() == [NAMES[label] for label in scores["label"]]
     np.testing.assert_array_equal(scores["id"], 1000 + np.arange(30))
     by_rank = scores.sort_values("rank")
     np.testing.assert_array_equal(by_rank["rank"], np.arange(1, 31))
@@ -88,8 +91,19 @@ def test_the_most_suspicious_examples_are_printed_by_class_name(triage):
     assert "The 3 most suspicious of 30 examples" in result.stdout
     worst = scores["rank"].argmin()
     row = next(line for line in result.stdout.splitlines() if f" {1000 + worst} " in line)
-    assert ["ape", "bee", "cat"][scores["label"][worst]] in row
+    assert NAMES[scores["label"][worst]] in row
     assert len([line for line in result.stdout.splitlines() if line.startswith("│")]) == 3
+
+
+def test_the_scores_are_written_as_csv_too(triage, tmp_path):
+    _, scores = triage()
+    read = pd.read_csv(tmp_path / "out" / "scores.csv")
+    pd.testing.assert_frame_equal(read, scores, check_dtype=False)
+
+
+def test_an_order_by_a_model_that_learnt_nothing_is_doubted(triage):
+    result, _ = triage()
+    assert "Doubt this order: the model predicts" in " ".join(result.stdout.split())
 
 
 def test_the_page_is_written_and_named(triage, tmp_path):
@@ -122,7 +136,7 @@ def test_results_of_an_earlier_run_are_replaced_and_nothing_else_is_left(triage,
     _, again = triage("--ihvp", "identity")
     pd.testing.assert_frame_equal(scores, again)
     names = sorted(path.name for path in (tmp_path / "out").rglob("*"))
-    assert names == ["index.html", "report", "scores.parquet"]
+    assert names == ["index.html", "report", "scores.csv", "scores.parquet"]
 
 
 def test_images_of_a_folder_are_brought_to_the_models_size(triage, tmp_path):
@@ -143,7 +157,11 @@ def test_images_of_a_folder_are_brought_to_the_models_size(triage, tmp_path):
     model.save(tmp_path / "images.keras")
     result, scores = triage(model=tmp_path / "images.keras", data=tmp_path / "images")
     assert scores["label"].tolist() == [0, 0, 0, 1, 1, 1]
-    assert "class 1" in result.stdout
+    assert sorted(scores["id"]) == [f"class {n % 2}/{n}.png" for n in (0, 2, 4, 1, 3, 5)]
+    assert "class 1/5.png" in result.stdout
+    assert scores["label_name"].tolist() == ["class 0"] * 3 + ["class 1"] * 3
+    page = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "class 1/3.png" in page
 
 
 def run_process(*arguments):

@@ -129,7 +129,10 @@ BAD_DATA = {
     "labels out of range": ({"x": X, "y": Y + 3}, "3"),
     "a later label out of range": ({"x": X, "y": np.array([0, 0, 0, 0, 0, 9])}, "9"),
     "a missing value": ({"x": X * np.nan, "y": Y}, "batch"),
-    "too few class names": ({"x": X, "y": Y + 2, "class_names": ["a"]}, "names 1 classes"),
+    "too few class names": (
+        {"x": X, "y": Y + 2, "class_names": ["a"]},
+        "1 names for labels from 0 to 2",
+    ),
 }
 
 

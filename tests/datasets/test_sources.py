@@ -119,7 +119,11 @@ BAD_ARRAYS = {
     "mixed pairs": ({"x": X, "y_train": Y}, r"\['x', 'y_train'\]"),
     "empty": ({"x": X[:0], "y": Y[:0]}, r"`x`.*at least one\. Received: shape \(0, 3\)"),
     "scalar": ({"x": X, "y": np.array(3)}, r"`y`.*Received: shape \(\)"),
-    "texts": ({"x": X, "y": np.array(["a"] * 10)}, r"`y`.*numeric.*np\.unique"),
+    "dates": ({"x": X, "y": np.zeros(10, "M8[D]")}, r"`y`.*numbers or texts.*datetime64"),
+    "another class": (
+        {"x": X, "y": np.array(["a"] * 10), "class_names": ["b"]},
+        r"among the class names \['b'\].*whose 'y' has \['a'\]",
+    ),
     "pickles": ({"x": X, "y": np.array([None] * 10)}, r"without pickled objects.*np\.savez"),
     "repeated ids": ({"x": X, "y": Y, "ids": Y}, r"`ids`.*10 different integers.*4 different"),
     "too few ids": ({"x": X, "y": Y, "id": np.arange(9)}, r"`id`.*shape \(9,\)"),
@@ -194,9 +198,9 @@ def test_an_unknown_source_is_refused_with_a_remedy(source, message, prepared_di
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "data.csv").write_text("1,2\n")
-    with pytest.raises(DataSourceError, match=r"ending '\.csv'.*np\.savez"):
-        load_source(str(tmp_path / "data.csv"))
+    (tmp_path / "data.xls").write_text("1,2\n")
+    with pytest.raises(DataSourceError, match=r"ending '\.xls'.*np\.savez"):
+        load_source(str(tmp_path / "data.xls"))
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, True])

@@ -72,3 +72,13 @@ def test_results_are_plotted_from_their_folder(tmp_path):
 def test_a_folder_without_results_is_refused(tmp_path):
     with pytest.raises(DataSourceError, match="holds none"):
         BenchmarkDisplay.plot_bench_from_path(tmp_path)
+
+
+def test_many_methods_stand_in_several_lines_and_look_different():
+    results = {f"method {i}": method("x" * i, num_seeds=1) for i in range(1, 13)}
+    figure = BenchmarkDisplay.plot_bench(results)
+    assert figure.axes[0].get_subplotspec().get_gridspec().get_geometry() == (3, 4)
+    assert figure.get_figwidth() <= 18
+    (axes,) = BenchmarkDisplay.plot_comparison(results).axes
+    looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines[:12]}
+    assert len(looks) == 12

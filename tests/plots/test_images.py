@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from matplotlib import pyplot
+from PIL import Image
 
 from deel_influence.errors import MissingExtraError
 from deel_influence.plots import plot_datacentric_explanations, plot_most_influential_images
@@ -102,7 +103,8 @@ def test_the_explained_image_comes_first_and_its_influences_below():
         labels=["frog"] * (K - 1),
     )
     assert len(figure.axes) == K
-    assert titles(figure)[0] == "ship, id 3"
+    assert titles(figure)[0] == "query: ship, id 3"
+    assert [axes.axison for axes in figure.axes[:2]] == [True, False]
     assert titles(figure)[1] == "frog, id 101\nscore 0.415"
     cells = [axes.get_subplotspec().num1 for axes in figure.axes]
     assert cells == [0, *range(4, 4 + K - 1)]
@@ -120,6 +122,29 @@ def test_a_figure_is_shown_only_on_request_and_closed_afterwards(monkeypatch):
     figure = plot_most_influential_images((IMAGES, VALUES), show=True)
     assert len(shown) == 1
     assert len(figure.axes) == K
+
+
+def test_files_are_drawn_in_place_of_the_samples(tmp_path):
+    pixels = np.zeros((3, 4, 5, 3), np.uint8)
+    pixels[1] = 255
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, picture in zip(paths, pixels, strict=True):
+        Image.fromarray(picture).save(path)
+    embeddings = np.ones((3, 16))
+    figure = plot_datacentric_explanations(paths[1], (embeddings, VALUES[:3]), display=paths)
+    assert [array.mean() for array in drawn(figure)] == [1.0, 0.0, 1.0, 0.0]
+    assert titles(figure)[0] == "query"
+
+
+def test_what_is_drawn_may_be_computed_from_the_samples():
+    flat = np.arange(32.0).reshape(2, 16)
+    figure = plot_most_influential_images((flat, None), display=lambda x: x.reshape(-1, 4, 4))
+    assert [array.shape for array in drawn(figure)] == [(4, 4), (4, 4)]
+
+
+def test_a_notebook_shows_a_figure_without_pyplot():
+    figure = plot_most_influential_images((IMAGES, VALUES))
+    assert tf.io.decode_png(figure._repr_png_()).shape[1] == round(figure.get_figwidth() * 100)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +172,7 @@ def test_a_figure_is_shown_only_on_request_and_closed_afterwards(monkeypatch):
             "the class -1",
         ),
         (lambda: plot_most_influential_images((IMAGES, None), ids=[1]), "as many ids"),
+        (lambda: plot_most_influential_images((IMAGES, None), display=["a"]), "1 entries for 7"),
         (lambda: plot_most_influential_images((np.ones((2, 9)), None)), r"Received: \(9,\)"),
         (lambda: plot_most_influential_images((IMAGES, None), cols=0), "cols=0"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from matplotlib import pyplot
@@ -17,6 +18,7 @@ from deel_influence.plots.colours import signed_colours
 
 ROWS = np.arange(12.0).reshape(3, 4)
 VALUES = np.array([2.0, 1.0, -0.5])
+KEY = ["red: below zero, to −1", "white: 0", "blue: above zero, to 1"]
 NAMES = ["age", "height", "weight", "$ price"]
 
 
@@ -33,7 +35,7 @@ def cells(figure) -> dict[tuple[int, int], str]:
 
 
 def texts(figure) -> list[str]:
-    return [text.get_text() for text in figure.texts]
+    return [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_rows_stand_under_the_names_of_their_features(tmp_path):
@@ -106,14 +108,61 @@ def test_texts_are_wrapped_under_their_titles(tmp_path):
 def test_tokens_carry_their_colours_and_break_into_lines(tmp_path):
     tokens = ["good", "film", "$", "bad"]
     figure = plot_token_scores(tokens, [1.0, 0.0, np.nan, -1.0], title="why", line_length=11)
-    assert texts(figure) == ["why", *tokens]
-    faces = [text.get_bbox_patch().get_facecolor() for text in figure.texts[1:]]
+    assert texts(figure)[:5] == ["why", *tokens]
+    drawn = figure.axes[0].texts[1:]
+    faces = [text.get_bbox_patch().get_facecolor() for text in drawn]
     assert faces[0][2] > faces[0][0]
     assert faces[1][:3] == faces[2][:3] == (1.0, 1.0, 1.0)
     assert faces[3][0] > faces[3][2]
-    heights = [text.get_position()[1] for text in figure.texts[1:]]
+    assert texts(figure)[5:] == KEY
+    assert faces[4:] == [faces[3], faces[1], faces[0]]
+    heights = [text.get_position()[1] for text in drawn]
     assert heights[0] == heights[1] == heights[2] > heights[3]
     figure.savefig(tmp_path / "figure.png")
+
+
+def test_a_notebook_shows_texts_and_tokens():
+    for figure in (
+        plot_most_influential_texts((["a", "b"], None)),
+        plot_token_scores(["a"], [1.0]),
+    ):
+        assert len(figure.axes) == 1
+        assert tf.io.decode_png(figure._repr_png_()).shape[1] == round(figure.get_figwidth() * 100)
+    page = token_scores_html(["a"], [1.0])
+    assert page._repr_html_() == page
+    assert "blue: above zero, to 1" in page
+
+
+def test_columns_of_a_data_frame_keep_their_names():
+    frame = pd.DataFrame({"age": [30, 41], "job": ["clerk", "nurse"], "income": [1.5, 123456]})
+    figure = plot_most_influential_rows(
+        (frame, VALUES[:2], ["a", "b"]), query=frame.iloc[0], feature_scores=np.eye(2, 3)
+    )
+    written = cells(figure)
+    assert [written[0, i] for i in range(5)] == ["id", "score", "age", "job", "income"]
+    assert [written[1, i] for i in range(5)] == ["", "query", "30", "clerk", "1.5"]
+    assert [written[3, i] for i in range(5)] == ["b", "1", "41", "nurse", "1.23×10⁵"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == KEY
+
+
+def test_a_data_frame_is_drawn_in_place_of_what_the_model_gets():
+    frame = pd.DataFrame({"age": [30, 41, 52]})
+    written = cells(plot_most_influential_rows((ROWS, VALUES), display=frame))
+    assert [written[place, 1] for place in range(4)] == ["age", "30", "41", "52"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "display"),
+    [
+        (np.ones((2, 9), int), ["a b", "c"]),
+        (np.array([["a b"], ["c"]]), None),
+        ({"ids": np.ones((2, 9)), "mask": np.ones((2, 9))}, lambda _: [["a", "b"], ["c"]]),
+    ],
+    ids=["tokens", "texts with an axis", "dict"],
+)
+def test_texts_are_drawn_in_place_of_what_the_model_gets(samples, display):
+    figure = plot_most_influential_texts((samples, None), display=display)
+    assert [text for text in texts(figure) if text] == ["a b", "c"]
 
 
 def test_html_escapes_what_the_tokens_contain():
@@ -122,6 +171,7 @@ def test_html_escapes_what_the_tokens_contain():
     assert "x &amp; y" in page
     assert "<strong>&lt;i&gt;</strong>" in page
     assert 'title="−1"' in page
+    assert "<script>" not in token_scores_html(["a"], [1.0], title="<script>")
 
 
 def test_the_largest_score_has_the_strongest_colour():

@@ -7,7 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -84,6 +84,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     write_report(folder / "pictures", triage, dataset, **extras)
     features = batches(x[:, 0, 0, :], LABELS)
     write_report(folder / "features", triage, features, **extras)
+    named = replace(triage, ids=np.array([f"mail-{i}" for i in range(COUNT)]))
+    display = {
+        "text": ["word " * 100] * COUNT,
+        "wave": np.sin(np.arange(300.0))[None].repeat(COUNT, axis=0),
+        CLASS_NAMES[1]: CLASS_NAMES * 4,
+    }
+    write_report(folder / "texts", named, dataset, display=display, **extras)
 
     class Handler(SimpleHTTPRequestHandler):
         def end_headers(self) -> None:
@@ -112,6 +119,12 @@ def pictures(browser: webdriver.Chrome, site: Site) -> webdriver.Chrome:
 @pytest.fixture
 def features(browser: webdriver.Chrome, site: Site) -> webdriver.Chrome:
     browser.get(f"{site.address}/features/index.html")
+    return browser
+
+
+@pytest.fixture
+def texts(browser: webdriver.Chrome, site: Site) -> webdriver.Chrome:
+    browser.get(f"{site.address}/texts/index.html")
     return browser
 
 
@@ -186,6 +199,50 @@ def test_pictures_can_be_seen_as_a_table_too(pictures: webdriver.Chrome) -> None
     assert all(image.is_displayed() and image.size["width"] < 100 for image in images)
 
 
+def test_a_picture_is_enlarged_by_a_click_or_a_key_and_closes_again(
+    pictures: webdriver.Chrome,
+) -> None:
+    button = pictures.find_element(By.CSS_SELECTOR, "button.enlarge")
+    large = pictures.find_element(By.ID, "large")
+    small = button.find_element(By.TAG_NAME, "img")
+    button.click()
+    image = large.find_element(By.TAG_NAME, "img")
+    assert image.is_displayed()
+    assert image.size["width"] > 2 * small.size["width"]
+    assert image.get_attribute("src") == small.get_attribute("src")
+    assert image.value_of_css_property("image-rendering") == "pixelated"
+    image.click()
+    assert not large.is_displayed()
+    button.send_keys(Keys.ENTER)
+    assert large.is_displayed()
+    pictures.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not large.is_displayed()
+
+
+def test_a_long_text_opens_by_a_click(texts: webdriver.Chrome) -> None:
+    text = texts.find_element(By.CSS_SELECTOR, "tr.example details.text")
+    start, row = text.find_element(By.TAG_NAME, "summary"), text.find_element(By.XPATH, "..")
+    assert len(start.text) < 300
+    height = row.size["height"]
+    start.click()
+    assert row.size["height"] > 1.3 * height
+    assert text.text.split() == ["word"] * 100
+
+
+def test_waves_have_a_size(texts: webdriver.Chrome) -> None:
+    waves = texts.find_elements(By.CSS_SELECTOR, "tr.example svg.wave")
+    assert len(waves) == COUNT
+    assert all(wave.size["width"] > 100 and wave.size["height"] > 30 for wave in waves)
+
+
+def test_ids_that_are_texts_are_sorted_as_people_do(texts: webdriver.Chrome) -> None:
+    sort_button(texts, "id").click()
+    cells = texts.find_elements(By.CSS_SELECTOR, "tr.example td.id")
+    assert [cell.get_attribute("data-value") for cell in cells] == [
+        f"mail-{i}" for i in range(COUNT)
+    ]
+
+
 def test_the_page_can_be_read_without_scripts(browser: webdriver.Chrome, site: Site) -> None:
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
@@ -196,7 +253,7 @@ def test_the_page_can_be_read_without_scripts(browser: webdriver.Chrome, site: S
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-@pytest.mark.parametrize("kind", ["pictures", "features"])
+@pytest.mark.parametrize("kind", ["pictures", "features", "texts"])
 def test_a_script_in_the_data_is_shown_and_does_not_run(
     browser: webdriver.Chrome, kind: str, request: pytest.FixtureRequest
 ) -> None:
@@ -242,7 +299,7 @@ def requested_urls(browser: webdriver.Chrome) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["pictures", "features"])
+@pytest.mark.parametrize("kind", ["pictures", "features", "texts"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_page_is_never_wider_than_the_screen(
     browser: webdriver.Chrome, site: Site, kind: str, width: int

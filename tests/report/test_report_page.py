@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,10 @@ def hostile_page(folder: Path, x: np.ndarray, **names: Any) -> Element:
         (np.eye(6)[:, :3], {"feature_names": [HOSTILE, "b", "c"]}),
         (np.eye(6, 9), {"feature_names": [HOSTILE] * 9}),
         (np.array([HOSTILE] * 6), {}),
+        (np.array([HOSTILE * 10] * 6), {}),
+        (PICTURES, {"display": {HOSTILE: [HOSTILE] * 6}}),
     ],
-    ids=["pictures", "few features", "many features", "texts"],
+    ids=["pictures", "few features", "many features", "texts", "long texts", "shown"],
 )
 def test_data_never_becomes_markup(tmp_path: Path, x: np.ndarray, names: dict) -> None:
     page = hostile_page(tmp_path, x, **names)
@@ -173,13 +176,6 @@ def test_texts_are_shown_as_texts(tmp_path: Path) -> None:
     ]
 
 
-def test_other_inputs_are_described(tmp_path: Path) -> None:
-    x = {"wave": np.zeros((6, 5, 2, 2), np.float32), "pair": (np.arange(6), np.ones((6, 3)))}
-    dataset = tf.data.Dataset.from_tensor_slices((x, LABELS)).batch(4)
-    facts = rows(write(tmp_path, dataset=dataset))[0].find_all("ul", class_="facts")[0].text
-    assert facts == "wave 5 × 2 × 2 float32, from 0 to 0 pair/0 3 pair/1 3 float64, from 1 to 1"
-
-
 def test_values_as_labels_have_no_filter_and_no_disputes(tmp_path: Path) -> None:
     page = write(tmp_path, triage=make_triage(LABELS + 0.5, SCORES, PREDICTED + 0.25))
     assert cells(page, "given") == ["0.5", "1.5", "2.5", "2.5", "1.5", "0.5"]
@@ -201,6 +197,40 @@ def test_the_page_stays_light_whatever_the_size_of_the_pictures(tmp_path: Path) 
     assert (tmp_path / "index.html").stat().st_size < 6 * 250_000
 
 
+def test_an_order_by_a_model_that_fits_few_labels_is_doubted(tmp_path: Path) -> None:
+    (note,) = write(tmp_path / "a").find_all("p", role="note")
+    assert note.text.startswith("Doubt this order: the model predicts 50% of the labels")
+    fitted = make_triage(LABELS, SCORES, LABELS)
+    assert write(tmp_path / "b", triage=fitted).find_all("p", role="note") == []
+
+
+def test_names_of_classes_come_with_the_triage(tmp_path: Path) -> None:
+    triage = replace(make_triage(LABELS, SCORES, PREDICTED), class_names=("cat", "dog", "owl"))
+    assert cells(write(tmp_path, triage=triage), "given")[:3] == ["cat", "dog", "owl"]
+
+
+def test_ids_may_be_texts(tmp_path: Path) -> None:
+    triage = make_triage(LABELS, SCORES, PREDICTED)
+    triage = replace(triage, ids=np.array([f"mail-{i}.txt" for i in range(6)]))
+    page = write(tmp_path, triage=triage)
+    assert cells(page, "id") == [f"mail-{i}.txt" for i in BY_SUSPICION]
+    assert all("data-text" in cell.attributes for cell in page.find_all("td", **{"data-key": "id"}))
+
+
+@pytest.mark.parametrize(
+    ("summary", "expected"),
+    [
+        (None, []),
+        ({"a": "b"}, ["Summary a b"]),
+        ({"Model": {"name": "net"}, "author": "me"}, ["Model name net", "Summary author me"]),
+    ],
+)
+def test_a_summary_may_be_missing_or_plain(tmp_path: Path, summary, expected: list) -> None:
+    page = write(tmp_path, summary=summary)
+    cards = [card for one in page.find_all("section", class_="summary") for card in one.children]
+    assert [card.text for card in cards if isinstance(card, Element)] == expected
+
+
 BAD_ARGUMENTS = {
     "too few class names": ({"class_names": ["a", "b"]}, "2 names for labels from 0 to 2"),
     "class names of values": (
@@ -210,6 +240,10 @@ BAD_ARGUMENTS = {
     "too few feature names": (
         {"feature_names": ["a"], "x": np.eye(6)},
         "name each of the 6 features of an example. Received: 1 names",
+    ),
+    "too few entries to show": (
+        {"display": ["a"] * 5},
+        "`display` must hold one entry for each example.*5 entries for 6 examples",
     ),
     "no example": ({"top": 0}, "at least 1. Received: k=0"),
     "another dataset": ({"dataset": batches(PICTURES[:3])}, "a dataset of 3 examples"),

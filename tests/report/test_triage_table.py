@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +24,7 @@ from deel_influence.errors import (
 )
 from deel_influence.influence.first_order import FirstOrderInfluenceCalculator
 from deel_influence.report.triage import Triage, run_triage
+from deel_influence.utils.digests import array_digest
 from tests.report.fakes import CountedPasses, KnownScores, batches, linear_model, make_triage
 
 COLUMNS = ["ids", "labels", "predicted", "losses", "scores", "ranks"]
@@ -95,10 +99,12 @@ def test_a_count_below_one_or_no_integer_is_refused(k: object) -> None:
     [
         (np.arange(9), "9 ids for 10 examples"),
         (np.arange(10.0), "dtype float64"),
+        (np.array([b"a"] * 10), "the id 'a' for 10 examples"),
+        (list("abcdefghii"), "the id 'i' for 2 examples"),
         (np.arange(10).reshape(5, 2), r"shape \(5, 2\)"),
         (np.array([1, 2, 2, 3, 4, 5, 6, 7, 8, 9]), "the id 2 for 2 examples"),
     ],
-    ids=["too few", "floats", "matrix", "twice"],
+    ids=["too few", "floats", "bytes", "text twice", "matrix", "twice"],
 )
 def test_ids_that_do_not_name_the_examples_are_refused(data, weights, ids, message) -> None:
     with pytest.raises(ValueError, match=f"Argument `ids` must .*Received: .*{message}"):
@@ -154,14 +160,109 @@ def test_columns_of_different_lengths_are_refused() -> None:
         Triage(**columns)
 
 
+@pytest.mark.parametrize(
+    "ids", [list("dcba"), pd.Index(["x", "é", "z", "0"])], ids=["list", "index"]
+)
+def test_ids_may_be_texts(weights, ids) -> None:
+    x = np.ones((4, 3), np.float32)
+    model = linear_model(weights, LOGITS_LOSS)
+    triage = run_triage(model, FIRST_FEATURE, batches(x, np.arange(4)), ids=ids)
+    assert triage.ids.dtype.kind == "U"
+    assert triage.ids.tolist() == list(ids)
+    # Scores are equal, so that the ids decide.
+    assert triage.ids[triage.most_suspicious(4)].tolist() == sorted(ids)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["a"], "1 names for labels from 0 to 1"), ([], "0 names for labels from 0 to 1")],
+)
+def test_every_class_has_a_name(names: list, message: str) -> None:
+    with pytest.raises(ValueError, match=f"`class_names` must name every label.*{message}"):
+        replace(make_triage(np.array([0, 1]), [0.1, 0.2]), class_names=names)
+
+
+def test_a_triage_takes_the_names_of_its_classes(data, weights) -> None:
+    names = ["ape", "bee", "cat", "dog"]
+    model = linear_model(weights, LOGITS_LOSS)
+    triage = run_triage(model, FIRST_FEATURE, batches(*data), class_names=names)
+    assert triage.to_pandas()["label_name"].tolist() == [names[label] for label in data[1]]
+
+
+SMALL = np.array([1, 0, 1, 0])
+WEAK = [
+    (SMALL, SMALL, None),
+    (SMALL, np.array([1, 0, 1, 1]), None),
+    (SMALL, np.array([1, 0, 0, 1]), "predicts 50% of the labels .*class would give 50%"),
+    # Naming the class that nearly all have is no skill.
+    (np.eye(20, dtype=int)[0], np.zeros(20, int), "predicts 95% .* would give 95%"),
+    (np.zeros(4, int), np.zeros(4, int), None),
+    (SMALL + 0.5, SMALL + 9.0, None),
+]
+
+
+@pytest.mark.parametrize(("labels", "predicted", "expected"), WEAK)
+def test_a_model_that_learnt_too_little_is_told(labels, predicted, expected) -> None:
+    doubt = make_triage(labels, np.ones(len(labels)), predicted).doubt
+    if expected is None:
+        assert doubt is None
+    else:
+        assert re.search(expected, doubt)
+
+
+def test_a_triage_tells_in_short_what_it_is() -> None:
+    triage = replace(make_triage(np.zeros(1000, int), np.arange(1000.0)), class_names=("<ham>",))
+    assert repr(triage) == "<Triage of 1000 examples: id 1999 is the most suspicious>"
+    page = triage._repr_html_()
+    assert page.count("<tr>") == 11
+    assert page.index("<td>1999</td>") < page.index("<td>1998</td>")
+    assert "&lt;ham&gt;" in page
+    assert "<ham>" not in page
+
+
+def test_csv_and_data_frame_hold_names_beside_numbers(tmp_path: Path) -> None:
+    triage = replace(make_triage(np.array([1, 0]), [0.1, 0.5]), class_names=("ham", 'a "b", c'))
+    triage.to_csv(tmp_path / "new" / "scores.csv")
+    read = pd.read_csv(tmp_path / "new" / "scores.csv")
+    pd.testing.assert_frame_equal(read, triage.to_pandas(), check_dtype=False)
+    assert read["label_name"].tolist() == ['a "b", c', "ham"]
+
+
+def test_a_file_without_names_as_earlier_versions_wrote_it_is_read(tmp_path: Path) -> None:
+    triage = make_triage(np.array([1, 0]), [0.1, 0.5])
+    columns = {name: triage.to_pandas()[name].to_numpy() for name in triage.to_pandas()}
+    metadata = {"deel_influence.sha256": array_digest(*columns.values())}
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    pq.write_table(table, tmp_path / "old.parquet")
+    again = Triage.from_parquet(tmp_path / "old.parquet")
+    np.testing.assert_array_equal(again.ids, triage.ids)
+    assert again.class_names is None
+
+
+@pytest.mark.parametrize("column", ["label_name", "id"])
+def test_a_text_that_was_changed_is_noticed(tmp_path: Path, column: str) -> None:
+    triage = replace(make_triage(np.array([1, 0]), [0.1, 0.5]), class_names=("ham", "spam"))
+    replace(triage, ids=np.array(["a", "b"])).to_parquet(tmp_path / "scores.parquet")
+    table = pq.read_table(tmp_path / "scores.parquet")
+    changed = table.set_column(table.column_names.index(column), column, [["ham", "ham"]])
+    pq.write_table(changed, tmp_path / "scores.parquet")
+    with pytest.raises(DataSourceError, match="whose checksum is another"):
+        Triage.from_parquet(tmp_path / "scores.parquet")
+
+
+@pytest.mark.parametrize("names", [None, ("ham", "b", "c", "d")])
+@pytest.mark.parametrize("ids", [None, np.array(["a", "bc", "d"], "U99")])
 @pytest.mark.parametrize("labels", [np.array([3, 1, 2]), np.array([0.5, -1.5, 2.0])])
-def test_a_file_gives_back_the_same_triage(tmp_path: Path, labels: np.ndarray) -> None:
+def test_a_file_gives_back_the_same_triage(tmp_path: Path, labels, ids, names) -> None:
     triage = make_triage(labels, [0.1, 0.5, 0.3])
+    triage = triage if ids is None else replace(triage, ids=ids)
+    triage = replace(triage, class_names=None if labels.dtype.kind == "f" else names)
     triage.to_parquet(tmp_path / "new folder" / "scores.parquet")
     again = Triage.from_parquet(tmp_path / "new folder" / "scores.parquet")
     for name in COLUMNS:
         np.testing.assert_array_equal(getattr(again, name), getattr(triage, name))
-        assert getattr(again, name).dtype == getattr(triage, name).dtype
+        assert getattr(again, name).dtype.kind == getattr(triage, name).dtype.kind
+    assert again.class_names == triage.class_names
 
 
 def test_the_file_has_the_columns_of_the_data_frame(tmp_path: Path) -> None:
@@ -203,6 +304,7 @@ def test_a_file_that_is_no_triage_is_refused(tmp_path: Path) -> None:
 
 def test_no_flipped_bit_of_a_file_changes_anything_in_silence(tmp_path: Path) -> None:
     triage = make_triage(np.array([3, 1, 2]), [0.1, 0.5, 0.3])
+    triage = replace(triage, ids=np.array(["a", "bc", "d"]), class_names=("a", "b", "c", "d"))
     path = tmp_path / "scores.parquet"
     triage.to_parquet(path)
     content, draw, refused = path.read_bytes(), np.random.default_rng(0), 0
@@ -217,6 +319,7 @@ def test_no_flipped_bit_of_a_file_changes_anything_in_silence(tmp_path: Path) ->
             continue
         for name in COLUMNS:
             np.testing.assert_array_equal(getattr(again, name), getattr(triage, name))
+        assert again.class_names == triage.class_names
     assert refused > 0
 
 

@@ -382,7 +382,7 @@ def test_what_is_no_model_is_refused():
     with pytest.raises(TypeError, match="`model` must be an InfluenceModel"):
         RepresenterPointL2("model", batches(problem("logits").train))
     with pytest.raises(TypeError, match="`train_set` must be a batched"):
-        RepresenterPointL2(problem("logits").compiled(), problem("logits").train)
+        RepresenterPointL2(problem("logits").compiled(), 3)
 
 
 def test_the_values_do_not_see_how_many_queries_share_a_batch():

@@ -194,7 +194,7 @@ def test_a_strategy_of_other_weights_is_refused():
 def test_data_that_are_no_batches_are_refused():
     case = problem("logits")
     with pytest.raises(TypeError, match="`dataset` must be a batched"):
-        RepresenterPointLJE(case.compiled(), case.train)
+        RepresenterPointLJE(case.compiled(), 3)
 
 
 def test_a_label_of_no_class_is_refused_by_its_batch():

@@ -62,9 +62,17 @@ def test_ids_may_come_from_the_batch():
     np.testing.assert_array_equal(np.concatenate(ids), 100 + np.arange(10))
 
 
-@pytest.mark.parametrize("bad", [lambda b: b[0], lambda b: b[1][:1], lambda b: b[1] / 2])
-def test_ids_that_are_not_one_integer_each_are_refused(bad):
-    with pytest.raises(ValueError, match="`id_fn` must return one integer for each of the 4"):
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda b: b[0], r"an integer or a text for each example, shape \(n,\)"),
+        (lambda b: b[1][:1], "an id for each example, 4 of them. Received: 1 ids"),
+        (lambda b: b[1] / 2, "Received: shape \\(4,\\), dtype float64"),
+        (lambda b: np.array(["a", 1, "b", "c"], object), "dtype object"),
+    ],
+)
+def test_ids_that_are_neither_integers_nor_texts_are_refused(bad, message):
+    with pytest.raises(ValueError, match=f"`id_fn` must give .*{message}"):
         list(numbered_batches(examples().batch(4), bad))
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import tensorflow as tf
 
@@ -19,6 +22,27 @@ def test_verbose_one_shows_a_bar_and_two_a_line(capsys):
     assert "Working" in capsys.readouterr().err
     list(progress_bar(range(3), "Working", verbose=2))
     assert capsys.readouterr().out == "Working: 3 batches\n"
+
+
+NOTEBOOK_WITHOUT_WIDGETS = """
+import sys, types
+notebook = types.ModuleType("IPython")
+notebook.get_ipython = lambda: types.SimpleNamespace(config={"IPKernelApp": True})
+sys.modules.update({"IPython": notebook, "ipykernel.zmqshell": notebook, "ipywidgets": None})
+import deel_influence.utils.progress as progress
+print(progress.tqdm.__module__)
+"""
+
+
+def test_a_notebook_without_widgets_has_a_bar_of_text_and_no_warning():
+    process = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK_WITHOUT_WIDGETS],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "notebook" not in process.stdout
+    assert "IProgress" not in process.stderr
 
 
 @pytest.mark.parametrize("verbose", [3, True, "loud", None])

@@ -5,8 +5,11 @@
   const rows = Array.from(body.rows);
   const status = document.getElementById("status");
   const filter = document.getElementById("label-filter");
-  const valueOf = (row, key) =>
-    Number(row.querySelector(`td[data-key="${key}"]`).dataset.value);
+  const cellOf = (row, key) => row.querySelector(`td[data-key="${key}"]`).dataset;
+  const names = new Intl.Collator(undefined, { numeric: true });
+  const compare = (a, b) => "text" in a
+    ? names.compare(a.value, b.value)
+    : Number(a.value) - Number(b.value);
 
   document.documentElement.classList.add("live");
 
@@ -18,7 +21,7 @@
     const key = button.dataset.key;
     // Equal values stay in the order of rank.
     rows.sort((a, b) =>
-      sign * (valueOf(a, key) - valueOf(b, key)) || valueOf(a, "rank") - valueOf(b, "rank"));
+      sign * compare(cellOf(a, key), cellOf(b, key)) || cellOf(a, "rank").value - cellOf(b, "rank").value);
     body.append(...rows);
     table.querySelectorAll("th[aria-sort]").forEach((th) => th.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", order);
@@ -40,6 +43,17 @@
     });
   }
 
+  const large = document.getElementById("large");
+
+  function enlarge(picture) {
+    large.querySelector("button").replaceChildren(picture.cloneNode());
+    large.querySelector("p").textContent = picture.alt;
+    large.showModal();
+  }
+
+  table.querySelectorAll("button.enlarge").forEach((button) => {
+    button.addEventListener("click", () => enlarge(button.firstElementChild));
+  });
   table.querySelectorAll("th button").forEach((button) => {
     button.addEventListener("click", () => sortBy(button));
   });

@@ -1,0 +1,184 @@
+"""Training sets in CSV and Parquet files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from ..errors import DataSourceError
+from ..extras import require
+from ..utils.example_ids import as_ids, check_unique
+from ..utils.intake import as_dataset
+from ..utils.records import UNREADABLE
+from .source import DataSource
+
+SUFFIXES = (".csv", ".parquet")
+
+_LABELS = ("label", "labels")
+_IDS = ("id", "ids")
+
+
+class Columns(NamedTuple):
+    """What the columns of a table are; None looks for a usual name.
+
+    Attributes
+    ----------
+    label
+        The column of labels; ``label`` or ``labels`` where it is not given.
+    id
+        The column of ids; ``id`` or ``ids``, or the positions, where it is not given.
+    text
+        The column of texts that is the only input. Otherwise all other columns are inputs.
+    """
+
+    label: str | None = None
+    id: str | None = None
+    text: str | None = None
+
+
+def load_table(path: Path, batch_size: int, columns: Columns, model: Any = None) -> DataSource:
+    """Load a table with a row for each example.
+
+    Labels that are texts are numbered in sorted order, which is the order of `class_names`. Inputs
+    are a dict of columns where the model has inputs of these names, and a matrix elsewhere.
+
+    Parameters
+    ----------
+    path
+        The file.
+    batch_size
+        Examples in a batch.
+    columns
+        What its columns are.
+    model
+        The Keras model that the examples are for; None takes a matrix.
+
+    Raises
+    ------
+    DataSourceError
+        If the file is unreadable or lacks a column, or its columns are not what the model takes.
+    MissingExtraError
+        If pandas is not installed.
+    """
+    frame = _read(path)
+    label = _column(frame, columns.label, _LABELS, "label", path)
+    if label is None:
+        message = (
+            f"The table must have a column of labels, {' or '.join(_LABELS)}. Received: "
+            f"{str(path)!r} with the columns {_names(frame)}. Name it with --label COLUMN "
+            "(`label=` in Python)."
+        )
+        raise DataSourceError(message)
+    name = _column(frame, columns.id, _IDS, "id", path)
+    text = _column(frame, columns.text, (), "text", path)
+    labels, class_names = number_classes(frame[label].to_numpy(), label, path)
+    inputs = frame[[text]] if text else frame.drop(columns=[c for c in (label, name) if c])
+    inputs = inputs.reset_index(drop=True)
+    if not len(inputs.columns):
+        message = (
+            f"The table must have at least one column of inputs. Received: {str(path)!r} with the "
+            f"columns {_names(frame)}."
+        )
+        raise DataSourceError(message)
+    try:
+        dataset = as_dataset((inputs, labels), f"inputs of {path.name}", model, batch_size)
+        ids = None if name is None else as_ids(frame[name].to_numpy(), f"{name} of {path.name}")
+        if ids is not None:
+            check_unique(ids, f"{name} of {path.name}")
+    except ValueError as error:
+        message = f"The table must fit the model. Received: {str(path)!r}. {error}"
+        raise DataSourceError(message) from error
+    spec = dataset.element_spec[0]
+    is_matrix = isinstance(spec, tf.TensorSpec) and spec.shape.rank == 2 and spec.dtype != tf.string
+    return DataSource(
+        name=path.name,
+        dataset=dataset,
+        ids=ids,
+        class_names=class_names,
+        feature_names=tuple(_names(inputs)) if is_matrix else None,
+    )
+
+
+def number_classes(
+    labels: np.ndarray, name: str, path: Path, class_names: tuple[str, ...] | None = None
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Return labels as numbers, and the names of their classes where they were texts.
+
+    Parameters
+    ----------
+    labels
+        Numbers, truth values or texts, the examples first.
+    name, path
+        Where they are from, for messages.
+    class_names
+        The names in order, where the source gives them; None sorts them.
+
+    Raises
+    ------
+    DataSourceError
+        If one is missing, or is no class.
+    """
+    if labels.dtype.kind == "b":
+        return labels.astype(np.int64), class_names or ("False", "True")
+    missing = [value is None or value != value for value in labels.ravel().tolist()]
+    if any(missing):
+        message = (
+            f"Labels must not be missing. Received: {str(path)!r}, whose {name!r} lacks "
+            f"{sum(missing)} of {len(missing)}, first in row {missing.index(True)} (counting from "
+            "0). Fill them in, or leave these rows out."
+        )
+        raise DataSourceError(message)
+    if labels.dtype.kind in "iuf":
+        return labels, class_names
+    texts = labels.astype(str)
+    names = tuple(np.unique(texts).tolist()) if class_names is None else class_names
+    numbers = {text: number for number, text in enumerate(names)}
+    unknown = sorted(set(texts.ravel().tolist()) - set(numbers))
+    if unknown:
+        message = (
+            f"Labels must be among the class names {list(names)[:10]}. Received: {str(path)!r}, "
+            f"whose {name!r} has {unknown[:3]}."
+        )
+        raise DataSourceError(message)
+    return np.vectorize(numbers.__getitem__, otypes=[np.int64])(texts), names
+
+
+def _read(path: Path) -> Any:
+    pandas = require("pandas", "report", "Tables need")
+    try:
+        is_csv = path.suffix.lower() == ".csv"
+        frame = pandas.read_csv(path) if is_csv else pandas.read_parquet(path)
+    except UNREADABLE as error:
+        message = (
+            f"The data file must be a readable CSV or Parquet table. Received: {str(path)!r}, "
+            f"which fails with: {error}"
+        )
+        raise DataSourceError(message) from error
+    if not len(frame):
+        message = f"The table must have at least one row. Received: {str(path)!r}, which is empty."
+        raise DataSourceError(message)
+    # The index of a Parquet file may be the ids.
+    named = frame.index.name
+    return frame.reset_index() if named and named not in frame.columns else frame
+
+
+def _column(
+    frame: Any, given: str | None, usual: tuple[str, ...], what: str, path: Path
+) -> str | None:
+    """Return the column that is given, or the first of the usual ones that is there."""
+    if given is None:
+        return next((name for name in usual if name in frame.columns), None)
+    if given not in frame.columns:
+        message = (
+            f"The column --{what} (`{what}=` in Python) must be in the table. Received: {given!r} "
+            f"for {str(path)!r} with the columns {_names(frame)}."
+        )
+        raise DataSourceError(message)
+    return given
+
+
+def _names(frame: Any) -> list[str]:
+    return [str(name) for name in frame.columns]

@@ -1,0 +1,91 @@
+"""Columns of a triage in a Parquet file, sealed by a checksum."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import DataSourceError
+from ..utils.digests import array_digest
+from ..utils.files import replacing
+from ..utils.records import UNREADABLE
+
+_CHECKSUM = "deel_influence.sha256"
+_CLASS_NAMES = "deel_influence.class_names"
+
+
+def write_columns(
+    path: str | os.PathLike[str],
+    columns: Mapping[str, np.ndarray],
+    class_names: Sequence[str] | None,
+) -> None:
+    """Write columns ``(n,)`` and the names of the classes, whole or not at all."""
+    metadata = {}
+    if class_names is not None:
+        metadata[_CLASS_NAMES] = json.dumps([str(name) for name in class_names])
+    metadata[_CHECKSUM] = _checksum(columns, metadata.get(_CLASS_NAMES))
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(dict(columns)).replace_schema_metadata(metadata), temporary)
+
+
+def read_columns(
+    path: str | os.PathLike[str], needed: Sequence[str]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
+    """Read what `write_columns` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    needed
+        The columns that must be there.
+
+    Returns
+    -------
+    The columns, and the names of the classes if there are any.
+
+    Raises
+    ------
+    DataSourceError
+        If the file is missing, damaged, no Parquet file, or lacks a column.
+    """
+    try:
+        # Opened here: given a path, pyarrow would look for other file systems and partitions.
+        with open(path, "rb") as file:
+            table = pq.ParquetFile(file).read()
+            found = {name: table[name].to_numpy() for name in table.column_names}
+    except (*UNREADABLE, pa.ArrowException) as error:
+        message = f"A triage must be a Parquet file. Received: {os.fspath(path)!r} ({error})."
+        raise DataSourceError(message) from error
+    missing = sorted(set(needed) - set(found))
+    if missing:
+        message = (
+            f"A triage must have the columns {', '.join(needed)}. Received: "
+            f"{os.fspath(path)!r} without {', '.join(missing)}. Write it with `to_parquet`."
+        )
+        raise DataSourceError(message)
+    stored = table.schema.metadata or {}
+    metadata = {key: stored.get(key.encode()) for key in (_CHECKSUM, _CLASS_NAMES)}
+    names = metadata[_CLASS_NAMES]
+    names = None if names is None else names.decode(errors="replace")
+    if metadata[_CHECKSUM] != _checksum(found, names).encode():
+        message = (
+            "A triage must be what `to_parquet` wrote. Received: "
+            f"{os.fspath(path)!r}, whose checksum is another: it was changed or damaged since. "
+            "Write it again."
+        )
+        raise DataSourceError(message)
+    texts = {name: part.astype(str) for name, part in found.items() if part.dtype == object}
+    return {**found, **texts}, None if names is None else tuple(json.loads(names))
+
+
+def _checksum(columns: Mapping[str, np.ndarray], class_names: str | None) -> str:
+    """Return a digest of the columns, in their order, and of the names as JSON."""
+    arrays = [part.astype(object) if part.dtype.kind == "U" else part for part in columns.values()]
+    names = [] if class_names is None else [np.array([class_names], object)]
+    return array_digest(*arrays, *names)
