@@ -113,3 +113,7 @@ class DefaultLayerWarning(UserWarning):
 
 class IgnoredTermWarning(UserWarning):
     """A term of the training objective cannot be attributed to examples and is left out."""
+
+
+class IgnoredArgumentWarning(UserWarning):
+    """An argument has no effect where it was given; the message says where it would have."""

@@ -29,9 +29,11 @@ FACTORIES: dict[str, Callable[[argparse.Namespace], InfluenceCalculatorFactory]]
         lambda_regularization=options.lambda_regularization, epochs=options.epochs_rpsl2
     ),
     "tracein": lambda _: TracInFactory(),
+    "tracin": lambda _: TracInFactory(),
     "arnoldi": lambda options: ArnoldiCalculatorFactory(
         options.subspace_dim,
-        k_largest_eig_vals=options.k_largest_eig_vals,
+        options.force_hermitian,
+        options.k_largest_eig_vals,
         start_layer=options.start_layer,
         dataset_hessian_size=options.dataset_hessian_size,
     ),
@@ -61,6 +63,7 @@ def main(
         model_type=options.model_type,
         mislabeling_ratio=options.mislabeling_ratio,
         use_regu=options.use_regu,
+        use_bias=options.use_bias,
         force_overfit=options.force_overfit,
         train_batch_size=options.train_batch_size,
         test_batch_size=options.test_batch_size,
@@ -103,6 +106,10 @@ def boolean(text: str) -> bool:
     return words[text.lower()]
 
 
+def _switch(default: bool) -> dict[str, Any]:
+    return {"type": boolean, "nargs": "?", "const": True, "default": default}
+
+
 def _integers(text: str) -> list[int] | None:
     return [int(part) for part in text.split(",")] if text else None
 
@@ -119,15 +126,16 @@ def _with_curvature(
         options.ihvp_mode,
         options.start_layer,
         options.dataset_hessian_size,
-        options.n_cgd_iters if iterative else None,
+        options.n_opt_iters if iterative else None,
     )
 
 
 def _read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(arguments)
-    if "tracein" in options.method_name and not options.epochs_to_save:
-        parser.error("tracein needs -epochs_to_save, such as 19,39,59: epochs counted from 0")
+    if not options.epochs_to_save:
+        for name in {"tracein", "tracin"}.intersection(options.method_name):
+            parser.error(f"{name} needs -epochs_to_save, such as 19,39,59: epochs counted from 0")
     if options.epochs_to_save and max(options.epochs_to_save) >= options.epochs:
         parser.error(f"-epochs_to_save must be below -epochs, which is {options.epochs}")
     return options
@@ -148,16 +156,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
-    switch: dict[str, Any] = {"type": boolean, "nargs": "?", "const": True, "default": False}
+    switch = _switch(default=False)
     models = ["resnet", "efficient_net", "vgg19"]
     group.add_argument("-epochs", type=int, default=60, help="passes over the training set")
     group.add_argument("-model_type", choices=models, default="resnet", help="the network")
     group.add_argument("-mislabeling_ratio", type=float, default=0.0005, help="share to flip")
     group.add_argument("-use_regu", **switch, help="penalties on the last layers")
+    group.add_argument("-use_bias", **_switch(default=True), help="a bias in the last layer")
     group.add_argument("-force_overfit", **switch, help="learn the labels by heart")
     group.add_argument("-train_batch_size", type=int, default=128, help="examples in a batch")
     group.add_argument("-test_batch_size", type=int, default=128, help="the same, in the test")
-    group.add_argument("-epochs_to_save", type=_integers, help="for tracein: 19,39,59")
+    group.add_argument("-epochs_to_save", type=_integers, help="for tracin: 19,39,59")
     group.add_argument("-take_batch", type=int, default=-1, help="only so many examples")
     group.add_argument("-verbose_training", **switch, help="show the progress of the training")
     group.add_argument("-use_tensorboard", **switch, help="log for TensorBoard")
@@ -179,12 +188,19 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-ihvp_mode", default="exact", help="strategy for the inverse Hessian")
     group.add_argument("-start_layer", type=_layer, help="the watched layer; default: the last")
     group.add_argument("-dataset_hessian_size", type=int, default=2000, help="-1 for all")
-    group.add_argument("-n_cgd_iters", type=int, default=100, help="steps of cgd and lissa")
+    group.add_argument(
+        *("-n_opt_iters", "-n_cgd_iters"), type=int, default=100, help="steps of cgd and lissa"
+    )
     group.add_argument("-lambda_regularization", type=float, default=1e-4, help="for rps_l2")
     group.add_argument("-epochs_rpsl2", type=int, default=100, help="Newton steps of rps_l2")
     group.add_argument("-subspace_dim", type=int, default=200, help="for arnoldi")
     group.add_argument("-k_largest_eig_vals", type=int, default=100, help="for arnoldi")
-    group.add_argument("-step_nbr", type=int, default=100, help="steps to a boundary")
+    group.add_argument("-force_hermitian", **_switch(default=True), help="for arnoldi")
+    group.add_argument(
+        *("-step_nbr", "-boundary_iter"), type=int, default=100, help="steps to a boundary"
+    )
+    for name in ("-feature_extractor", "-layer_index", "-scaling_factor"):
+        group.add_argument(name, help="without effect, for commands of Influenciae")
 
 
 if __name__ == "__main__":

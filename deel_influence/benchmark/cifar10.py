@@ -32,7 +32,9 @@ Splits = tuple[tf.data.Dataset, tf.data.Dataset]
 
 
 def cifar10_network(
-    model_type: str | keras.Model = "resnet", use_regularization: bool = True
+    model_type: str | keras.Model = "resnet",
+    use_regularization: bool = True,
+    use_bias: bool = True,
 ) -> keras.Model:
     """Return an untrained network: images ``(b, 32, 32, 3)`` in -1..1 to logits ``(b, 10)``.
 
@@ -43,6 +45,8 @@ def cifar10_network(
         model that gives feature maps.
     use_regularization
         Whether the two dense layers at the end carry L1 and L2 penalties of 1e-4.
+    use_bias
+        Whether the last layer has a bias.
 
     Raises
     ------
@@ -56,7 +60,11 @@ def cifar10_network(
     x = layers.Dropout(0.4)(x)
     x = layers.LeakyReLU()(x)
     logits = layers.Dense(
-        _CLASSES, kernel_initializer="he_normal", kernel_regularizer=penalty, name="logits"
+        _CLASSES,
+        use_bias=use_bias,
+        kernel_initializer="he_normal",
+        kernel_regularizer=penalty,
+        name="logits",
     )(x)
     return keras.Model(features.inputs[0], logits, name="cifar10_network")
 
@@ -118,6 +126,8 @@ class Cifar10TrainingProcedure(KerasTrainingProcedure):
         As for `cifar10_network`.
     use_regu
         Whether the last layers carry penalties.
+    use_bias
+        Whether the last layer has a bias.
     force_overfit
         Whether to train with momentum and large steps, to the point of learning labels by heart,
         rather than with Adam, whose rate halves every ten epochs.
@@ -134,6 +144,7 @@ class Cifar10TrainingProcedure(KerasTrainingProcedure):
         epochs: int = 60,
         model_type: str | keras.Model = "resnet",
         use_regu: bool = True,
+        use_bias: bool = True,
         force_overfit: bool = False,
         epochs_to_save: Sequence[int] | None = None,
         verbose: bool = True,
@@ -149,10 +160,11 @@ class Cifar10TrainingProcedure(KerasTrainingProcedure):
         )
         self.model_type = model_type
         self.use_regu = use_regu
+        self.use_bias = use_bias
         self.force_overfit = force_overfit
 
     def _compiled_model(self) -> keras.Model:
-        model = cifar10_network(self.model_type, self.use_regu)
+        model = cifar10_network(self.model_type, self.use_regu, self.use_bias)
         optimizer = (
             keras.optimizers.SGD(_FIRST_RATE, momentum=0.9)
             if self.force_overfit
@@ -202,7 +214,7 @@ class Cifar10MislabelingDetectorEvaluator(MislabelingDetectorEvaluator):
 
     Parameters
     ----------
-    epochs, model_type, use_regu, force_overfit, epochs_to_save
+    epochs, model_type, use_regu, use_bias, force_overfit, epochs_to_save
         As for `Cifar10TrainingProcedure`.
     mislabeling_ratio
         Share of the labels to flip. The default, that of Influenciae, flips 25 of 50,000, which
@@ -228,6 +240,7 @@ class Cifar10MislabelingDetectorEvaluator(MislabelingDetectorEvaluator):
         model_type: str | keras.Model = "resnet",
         mislabeling_ratio: float = 0.0005,
         use_regu: bool = True,
+        use_bias: bool = True,
         force_overfit: bool = False,
         train_batch_size: int = 128,
         test_batch_size: int = 128,
@@ -243,6 +256,7 @@ class Cifar10MislabelingDetectorEvaluator(MislabelingDetectorEvaluator):
             epochs,
             model_type,
             use_regu,
+            use_bias,
             force_overfit,
             epochs_to_save,
             verbose_training,

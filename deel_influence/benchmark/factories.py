@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from ..boundary_based.sample_boundary import SampleBoundaryCalculator
 from ..boundary_based.weights_boundary import WeightsBoundaryCalculator
+from ..errors import IgnoredArgumentWarning
 from ..ihvp.base import InverseHessianVectorProduct
 from ..ihvp.factories import InverseHessianVectorProductFactory
 from ..ihvp.registry import IHVPCalculator
@@ -39,7 +41,8 @@ class CurvatureFactory(InfluenceCalculatorFactory):
     dataset_hessian_size
         How many examples to draw for the curvature; None, or a negative number, takes all.
     n_opt_iters
-        Steps of ``"cgd"`` and ``"lissa"``; None leaves them to the tolerance.
+        Steps of strategies that iterate, such as ``"cgd"`` and ``"lissa"``; None leaves them to
+        the tolerance.
     feature_extractor
         Without effect: the frozen part of the model is found without being named.
     loss_function
@@ -51,6 +54,11 @@ class CurvatureFactory(InfluenceCalculatorFactory):
     ------
     ValueError
         For an unknown strategy, or settings that it does not take.
+
+    Warns
+    -----
+    IgnoredArgumentWarning
+        If a number of steps is given for a strategy that takes none.
     """
 
     def __init__(
@@ -68,9 +76,16 @@ class CurvatureFactory(InfluenceCalculatorFactory):
         self.dataset_hessian_size = dataset_hessian_size
         self.loss_function = loss_function
         self.ihvp_settings = dict(ihvp_settings)
-        if n_opt_iters is not None:
+        strategy = IHVPCalculator.from_string(ihvp_mode).value
+        if n_opt_iters is not None and "n_opt_iters" in strategy.accepted_settings():
             self.ihvp_settings["n_opt_iters"] = n_opt_iters
-        _check_settings(ihvp_mode, self.ihvp_settings)
+        elif n_opt_iters is not None:
+            message = (
+                f"Argument `n_opt_iters` has no effect on the strategy {strategy.name!r}, which "
+                f"takes no steps. Received: {n_opt_iters!r}. Leave it out."
+            )
+            warnings.warn(message, IgnoredArgumentWarning, stacklevel=2)
+        _check_settings(strategy, self.ihvp_settings)
 
     def _strategy_factory(self) -> InverseHessianVectorProductFactory:
         return _SampledStrategyFactory(
@@ -306,13 +321,15 @@ class _SampledStrategyFactory(InverseHessianVectorProductFactory):
         return self._strategy(model_influence, train_dataset=sample, **self._settings)
 
 
-def _check_settings(ihvp_mode: str, settings: Mapping[str, Any]) -> None:
+def _check_settings(
+    strategy: type[InverseHessianVectorProduct], settings: Mapping[str, Any]
+) -> None:
     """Refuse what the strategy would refuse, before anything is trained."""
-    strategy = IHVPCalculator.from_string(ihvp_mode).value
     accepted = strategy.accepted_settings() - {"model", "train_dataset"}
     if unknown := sorted(set(settings) - accepted):
         message = (
-            f"Argument `settings` must be of the strategy {ihvp_mode!r}, among {sorted(accepted)}. "
+            f"Argument `settings` must be of the strategy {strategy.name!r}, among "
+            f"{sorted(accepted)}. "
             f"Received: {unknown}. Leave them out, or choose another strategy."
         )
         raise ValueError(message)

@@ -16,8 +16,8 @@ import tensorflow as tf
 from ..datasets.label_noise import flip_labels
 from ..errors import EmptyDatasetError
 from ..linalg.checks import check_count
-from ..utils.datasets import check_fixed_order
 from ..utils.digests import digest_of_examples
+from ..utils.order import check_fixed_order
 from .calculator_factory import InfluenceCalculatorFactory
 from .describe import describe
 from .result_folder import ResultFolder

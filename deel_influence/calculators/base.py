@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ from ..types import Batch, Data, IdFunction
 from ..utils.digests import example_digests
 from ..utils.example_ids import POSITION
 from ..utils.lazy import lazy_dataset
-from ..utils.nearest_neighbors import BaseNearestNeighbors, LinearNearestNeighbors
+from ..utils.nearest_neighbors import BaseNearestNeighbors, check_nearest_neighbors
 from ..utils.top_k import ORDER, check_k, check_order
-from .blocks import InfluenceBlock, ScoredInputs, lined_up
+from .blocks import InfluenceBlock, lined_up
 from .caching import CACHE, save_vectors
 from .pairs import PairCalculator
 from .sample_pool import SamplePool
-from .specs import inputs_spec, relaxed_element_spec, top_k_spec
+from .specs import relaxed_element_spec, top_k_spec
 
 
 class BaseInfluenceCalculator(PairCalculator):
@@ -106,7 +105,7 @@ class BaseInfluenceCalculator(PairCalculator):
         """Score the training set against each batch of queries.
 
         One pass over the training set serves all batches of queries whose vectors fit in memory
-        together. It takes place when scores are first asked for.
+        together. It takes place when scores are first asked for; at once where they are saved.
 
         Parameters
         ----------
@@ -128,35 +127,19 @@ class BaseInfluenceCalculator(PairCalculator):
         device
             Where to compute; None leaves it to TensorFlow.
 
-        Yields
-        ------
-        For each batch of queries: the batch, and a dataset of ``(training inputs, scores
+        Returns
+        -------
+        For each batch of queries: the batch, and a dataset of ``((training batch...), scores
         (m, b))``.
         """
         queries, train = query_and_train_passes(
-            self.engine, dataset_to_evaluate, train_set, None, device, verbose=0
+            self.engine, dataset_to_evaluate, train_set, None, device, verbose=0, opened=True
         )
         if save_influence_vector_path is not None:
             self.compute_influence_vector(train_set, save_influence_vector_path, device)
         source = self._source(train, influence_vector_in_cache, load_influence_vector_path)
-        index = 0
-        for chunk in self._chunks(source, queries):
-            found = ScoredInputs(
-                chunk,
-                source.scored,
-                lambda batch: self.model.process_batch_for_loss_fn(batch)[0],
-                lambda: (item.batch for item in self._stream(train)),
-            )
-            for batch, rows in chunk.parts():
-                if save_influence_value_path is not None:
-                    path = Path(save_influence_value_path) / f"batch_{index:06d}.npz"
-                    found.block(rows).save(path)
-                signature = (
-                    inputs_spec(self.model, train_set),
-                    tf.TensorSpec((rows.stop - rows.start, None), self.model.dtype),
-                )
-                yield batch, lazy_dataset(partial(found.batches, rows), signature)
-                index += 1
+        folder = None if save_influence_value_path is None else Path(save_influence_value_path)
+        return self._in_batches(source, queries, train, folder)
 
     def influence_blocks(
         self,
@@ -279,7 +262,8 @@ class BaseInfluenceCalculator(PairCalculator):
         first; ties go to the smaller id.
         """
         check_k(k)
-        check_order(order)
+        order = check_order(order)
+        search = check_nearest_neighbors(nearest_neighbors)
         # Each query comes with its result, wherever it stands.
         queries, train = query_and_train_passes(
             *(self.engine, dataset_to_evaluate, train_set, id_fn, device),
@@ -290,14 +274,13 @@ class BaseInfluenceCalculator(PairCalculator):
         if save_influence_vector_ds_path is not None:
             self.compute_influence_vector(train_set, save_influence_vector_ds_path, device, id_fn)
         source = self._source(train, influence_vector_in_cache, load_influence_vector_ds_path)
-        search = nearest_neighbors or LinearNearestNeighbors()
         dtype = d_type or self.model.dtype
 
         def generate() -> Iterator[tuple]:
             for chunk in self._chunks(source, queries):
                 pool = SamplePool(self.model)
                 values, ids = search.search(
-                    source.scored(chunk), len(chunk.ids), k, check_order(order), pool.update
+                    source.scored(chunk), len(chunk.ids), k, order, pool.update
                 )
                 samples = pool.collect(ids)
                 for batch, rows in chunk.parts():

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import DatasetOrderError
-from ..utils.datasets import fingerprint
 from ..utils.example_ids import shared_ids
 from ..utils.formatting import format_number
 from ..utils.html import Html, html_table
 from ..utils.memory import bytes_of, bytes_to_hold
+from ..utils.order import fingerprint
 from ..utils.records import RecordKind
 from .queries import Queries, ScoredBatches
 
@@ -170,13 +170,13 @@ def order_like(ids: np.ndarray, first: np.ndarray) -> np.ndarray | None:
     return order[np.searchsorted(ids, first, sorter=order)]
 
 
-class ScoredInputs:
-    """The inputs and scores of the training set for a chunk of queries, computed in one pass.
+class ScoredTraining:
+    """The training set with its scores for a chunk of queries, computed in one pass.
 
     The first time that they are asked for, the training set is scored for all queries of the
-    chunk. Scores are kept if they fit a quarter of the free memory, and so are the inputs if they
-    fit beside them. Else scores are computed anew for the rows that are asked for, and inputs are
-    read again.
+    chunk. Scores are kept if they fit a quarter of the free memory, and so are the examples if
+    they fit beside them. Else scores are computed anew for the rows that are asked for, and
+    examples are read again.
 
     Parameters
     ----------
@@ -184,8 +184,6 @@ class ScoredInputs:
         The queries.
     scored
         Scores the training set, as `ScoreSource.scored` does.
-    inputs_of
-        Takes the inputs out of a batch.
     reread
         Yields the batches of the training set again, without scores.
     """
@@ -194,47 +192,50 @@ class ScoredInputs:
         self,
         chunk: Queries,
         scored: Callable[[Queries], ScoredBatches],
-        inputs_of: Callable[[Any], Any],
         reread: Callable[[], Iterator[Any]],
     ) -> None:
         self._chunk = chunk
         self._scored = scored
-        self._inputs_of = inputs_of
         self._reread = reread
-        self._inputs: list[Any] | None = None
+        self._batches: list[Any] | None = None
         self._parts: list[tuple[np.ndarray, np.ndarray]] | None = None
         self._seen: list[list[bytes]] = []
         self._was_computed = False
 
     def block(self, rows: slice) -> InfluenceBlock:
         """Return the scores of some rows of the chunk."""
-        parts = [(ids, values) for _, ids, values in self._of_rows(rows, with_inputs=False)]
+        parts = [(ids, values) for _, ids, values in self._of_rows(rows, with_batches=False)]
         ids = np.concatenate([ids for ids, _ in parts])
         values = np.concatenate([values for _, values in parts], axis=1)
         return InfluenceBlock(self._chunk.ids[rows], ids, values)
 
-    def batches(self, rows: slice) -> Iterator[tuple[Any, np.ndarray]]:
-        """Yield ``(training inputs, scores (m, b))`` of each training batch."""
-        for inputs, _, values in self._of_rows(rows, with_inputs=True):
-            yield inputs, values
+    def let_go_of_queries(self) -> None:
+        """Hold the queries' vectors no longer, unless scores are to be computed from them anew."""
+        if self._parts is not None:
+            self._chunk = replace(self._chunk, vectors=self._chunk.vectors[:0])
 
-    def _of_rows(self, rows: slice, with_inputs: bool) -> ScoredBatches:
-        """Yield the inputs, ids and scores of each training batch; perhaps without the inputs."""
+    def batches(self, rows: slice) -> Iterator[tuple[Any, np.ndarray]]:
+        """Yield each training batch, as the dataset does, with its scores ``(m, b)``."""
+        for batch, _, values in self._of_rows(rows, with_batches=True):
+            yield batch, values
+
+    def _of_rows(self, rows: slice, with_batches: bool) -> ScoredBatches:
+        """Yield each training batch, or None for it, with its ids and scores."""
         if not self._was_computed:
             self._compute()
         if self._parts is None:
             part = replace(
                 self._chunk, ids=self._chunk.ids[rows], vectors=self._chunk.vectors[rows]
             )
-            for batch, ids, values in self._scored(part):
-                yield self._inputs_of(batch), ids, values
+            yield from self._scored(part)
             return
-        inputs: Iterable[Any] | None = self._inputs if with_inputs else [None] * len(self._parts)
-        for held, (ids, values) in zip(inputs or self._read_again(), self._parts, strict=True):
+        batches: Iterable[Any] | None
+        batches = self._batches if with_batches else [None] * len(self._parts)
+        for held, (ids, values) in zip(batches or self._read_again(), self._parts, strict=True):
             yield held, ids, values[rows]
 
     def _read_again(self) -> Iterator[Any]:
-        """Yield the inputs of each batch, the batches being those that were scored.
+        """Yield the batches of the training set, which have to be those that were scored.
 
         Raises
         ------
@@ -252,27 +253,26 @@ class ScoredInputs:
                 )
                 raise DatasetOrderError(message)
             if batch is not None:
-                yield self._inputs_of(batch)
+                yield batch
 
     def _compute(self) -> None:
-        inputs: list[Any] | None = []
+        batches: list[Any] | None = []
         parts, left = [], bytes_to_hold()
         self._seen.clear()
         for batch, ids, values in self._scored(self._chunk):
             left -= values.nbytes
-            if left < 0 and inputs is not None:
-                left += sum(map(bytes_of, inputs))
-                inputs = None
+            if left < 0 and batches is not None:
+                left += sum(map(bytes_of, batches))
+                batches = None
             if left < 0:
                 break
             parts.append((ids, values))
             self._seen.append(fingerprint(batch))
-            held = self._inputs_of(batch)
-            if inputs is not None and bytes_of(held) <= left:
-                left -= bytes_of(held)
-                inputs.append(held)
-            elif inputs is not None:
-                left += sum(map(bytes_of, inputs))
-                inputs = None
-        self._inputs, self._parts = inputs, parts if left >= 0 else None
+            if batches is not None and bytes_of(batch) <= left:
+                left -= bytes_of(batch)
+                batches.append(batch)
+            elif batches is not None:
+                left += sum(map(bytes_of, batches))
+                batches = None
+        self._batches, self._parts = batches, parts if left >= 0 else None
         self._was_computed = True

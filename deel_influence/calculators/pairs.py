@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from ..errors import NoGradientWarning
+from ..errors import IgnoredArgumentWarning, NoGradientWarning
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
@@ -18,12 +19,14 @@ from ..model.measurements import Measurement
 from ..types import Batch
 from ..utils.datasets import Item
 from ..utils.digests import example_digests
+from ..utils.lazy import lazy_dataset
 from ..utils.running import run
-from .blocks import InfluenceBlock
+from .blocks import InfluenceBlock, ScoredTraining
 from .caching import CACHE, VectorReader, vector_origin
 from .described import PAIRS, SELF, Measured
 from .queries import Queries, ScoredBatches, ScoreSource, query_chunks
 from .self_influence import SelfInfluenceCalculator
+from .specs import scored_spec
 
 
 class PairCalculator(SelfInfluenceCalculator, Measured):
@@ -84,6 +87,13 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
         self, train: Pass, cache: CACHE = CACHE.NO_CACHE, load_path: str | Path | None = None
     ) -> ScoreSource:
         """Choose where the scores of the training set come from."""
+        if load_path is not None and cache in (CACHE.NO_CACHE, CACHE.MEMORY):
+            message = (
+                "The path of saved influence vectors has no effect without CACHE.DISK. Received: "
+                f"{str(load_path)!r} with {cache}. Pass influence_vector_in_cache=CACHE.DISK, or "
+                "leave the path out."
+            )
+            warnings.warn(message, IgnoredArgumentWarning, stacklevel=3)
         if cache is CACHE.NO_CACHE:
             return self._streamed(train)
         if cache is CACHE.MEMORY:
@@ -98,7 +108,8 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
         if load_path is None:
             message = (
                 "Argument `load_influence_vector_path` must be the path of saved influence vectors "
-                "for CACHE.DISK. Received: None. Save them with `compute_influence_vector`."
+                "for CACHE.DISK (`load_influence_vector_ds_path` in top_k). Received: None. Save "
+                "them with `compute_influence_vector`, or pass CACHE.MEMORY."
             )
             raise ValueError(message)
         origin = self.origin()
@@ -149,6 +160,38 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
                 _tell_of_flat_queries(chunk)
             yield chunk
 
+    def _in_batches(
+        self, source: ScoreSource, queries: Pass, train: Pass, folder: Path | None
+    ) -> Iterator[tuple[Batch, tf.data.Dataset]]:
+        """Return each batch of queries with the scored training set, written to a folder first."""
+        answers: Iterable[tuple[Batch, slice, ScoredTraining]]
+        answers = self._scored_queries(source, queries, train)
+        if folder is not None:
+            held: list[tuple[Batch, slice, ScoredTraining]] = []
+            for batch, rows, found in answers:
+                found.block(rows).save(folder / f"batch_{len(held):06d}.npz")
+                found.let_go_of_queries()
+                held.append((batch, rows, found))
+            answers = held
+
+        def scored() -> Iterator[tuple[Batch, tf.data.Dataset]]:
+            for batch, rows, found in answers:
+                spec = scored_spec(train.dataset, rows.stop - rows.start, self.model.dtype)
+                yield batch, lazy_dataset(partial(found.batches, rows), spec)
+
+        return scored()
+
+    def _scored_queries(
+        self, source: ScoreSource, queries: Pass, train: Pass
+    ) -> Iterator[tuple[Batch, slice, ScoredTraining]]:
+        """Yield each batch of queries, its rows in a chunk, and what scores that chunk."""
+        for chunk in self._chunks(source, queries):
+            found = ScoredTraining(
+                chunk, source.scored, lambda: (item.batch for item in self._stream(train))
+            )
+            for batch, rows in chunk.parts():
+                yield batch, rows, found
+
     def _blocks(self, source: ScoreSource, queries: Pass) -> Iterator[InfluenceBlock]:
         """Yield the scores of every pair, for each chunk of queries one block."""
         for chunk in self._chunks(source, queries):
@@ -168,7 +211,7 @@ def _tell_of_flat_queries(chunk: Queries) -> None:
     message = (
         f"{len(flat)} of {len(chunk.ids)} queries have no gradient, so that their scores are 0 and "
         f"say nothing. Received: the queries {first}, where what is looked at is flat: as a rule "
-        "the loss of a label that is predicted with certainty. Pass measurement='logit' or "
-        "'margin', which are not."
+        "the loss of a label that is the model's own prediction, or predicted with certainty. Pass "
+        "measurement='logit' or 'margin', which are not."
     )
     warnings.warn(message, NoGradientWarning, stacklevel=3)

@@ -29,6 +29,11 @@ def inputs_spec(model: BaseInfluenceModel, dataset: tf.data.Dataset) -> Any:
     return relaxed_element_spec(dense_dataset(dataset).map(plain))
 
 
+def scored_spec(train_set: tf.data.Dataset, num_queries: int, dtype: tf.DType) -> tuple:
+    """Return the spec of ``((training batch...), scores (m, b))``."""
+    return relaxed_element_spec(train_set), tf.TensorSpec((num_queries, None), dtype)
+
+
 def top_k_spec(
     model: BaseInfluenceModel,
     queries: tf.data.Dataset,

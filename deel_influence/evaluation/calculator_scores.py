@@ -23,8 +23,9 @@ from ..errors import (
 from ..ihvp.base import InverseHessianVectorProduct
 from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
-from ..utils.datasets import check_fixed_order, count_examples
+from ..utils.datasets import count_examples
 from ..utils.digests import dataset_digest
+from ..utils.order import check_fixed_order
 from .subsets import sums_of_removed
 
 PAIRS, SINGLE, CHANGES, FIT = "pairs", "single", "changes", "fit"

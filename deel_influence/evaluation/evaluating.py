@@ -14,8 +14,9 @@ from ..linalg.checks import check_count
 from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Data
-from ..utils.datasets import check_dataset, check_fixed_order, count_examples
+from ..utils.datasets import check_dataset, count_examples
 from ..utils.digests import array_digest, dataset_digest
+from ..utils.order import check_fixed_order
 from ..utils.progress import check_verbose, progress_bar
 from ..utils.takes_data import takes_data
 from .calculator_scores import (

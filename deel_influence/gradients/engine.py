@@ -16,9 +16,10 @@ from ..model.influence_model import BaseInfluenceModel
 from ..model.selection import check_watched
 from ..types import Batch
 from ..utils.arguments import is_plain
-from ..utils.datasets import OrderGuard, batch_size_of
+from ..utils.datasets import batch_size_of
 from ..utils.derivatives import derivatives_checked
 from ..utils.kernels import Kernel
+from ..utils.order import OrderGuard
 from ..utils.reasons import reason_of
 from ..utils.tensors import described
 from .batch_gradients import BatchGradients, PlacedBlock

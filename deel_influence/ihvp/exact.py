@@ -144,6 +144,11 @@ class ExactIHVP(InverseHessianVectorProduct):
         return self._dense.numpy()
 
     @property
+    def inv_hessian(self) -> np.ndarray:
+        """The pseudo-inverse of H, float64, shape ``(p, p)``."""
+        return self._inverse.matrix.numpy()
+
+    @property
     def eigenvalues(self) -> np.ndarray:
         """The eigenvalues of H, ascending, float64, shape ``(p,)``; 0 where all is rounding."""
         return self._eigenvalues

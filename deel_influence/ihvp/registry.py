@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from enum import Enum
 from typing import Any
 
 import tensorflow as tf
 
+from ..errors import IgnoredArgumentWarning
 from ..model.influence_model import BaseInfluenceModel
+from ..utils.datasets import sample_examples
 from .arnoldi import ArnoldiIHVP
 from .astra import AstraIHVP
 from .base import InverseHessianVectorProduct
@@ -75,19 +78,27 @@ def resolve_ihvp(
     model, train_dataset
         What the strategy is fitted on, unless it is fitted already.
     settings
-        Passed on to the strategies that take them.
+        Passed on to the strategies that take them. A factory is given a sample of the data where
+        ``n_samples_for_hessian`` asks for one.
 
     Raises
     ------
     ValueError
-        For an unknown name, a strategy fitted for another model, or settings that a fitted
-        strategy can no longer take.
+        For an unknown name, a strategy fitted for another model, or a sample for a strategy that
+        takes none.
+
+    Warns
+    -----
+    IgnoredArgumentWarning
+        If a sample is asked for beside a strategy that is fitted already.
     """
     if isinstance(ihvp_calculator, InverseHessianVectorProduct):
         _check_fitted(ihvp_calculator, model, settings)
         return ihvp_calculator
     if isinstance(ihvp_calculator, InverseHessianVectorProductFactory):
-        _check_unused(settings, "a factory")
+        size = settings.get("n_samples_for_hessian")
+        if size is not None:
+            train_dataset = sample_examples(train_dataset, size, settings.get("seed"))
         return ihvp_calculator.build(model, train_dataset)
     if isinstance(ihvp_calculator, IHVPCalculator):
         strategy = ihvp_calculator.value
@@ -117,14 +128,10 @@ def _check_fitted(
             "calculator. Received: one of another model."
         )
         raise ValueError(message)
-    _check_unused(settings, f"an {type(ihvp).__name__} object, which is fitted already")
-
-
-def _check_unused(settings: dict[str, Any], what: str) -> None:
     if settings.get("n_samples_for_hessian") is not None:
         message = (
-            "Argument `n_samples_for_hessian` has no effect on "
-            f"{what}. Received: {settings['n_samples_for_hessian']}. Give it to that object "
-            "instead."
+            "Argument `n_samples_for_hessian` has no effect beside a strategy that is fitted "
+            f"already. Received: {settings['n_samples_for_hessian']} with an "
+            f"{type(ihvp).__name__} object. Give it to that object instead."
         )
-        raise ValueError(message)
+        warnings.warn(message, IgnoredArgumentWarning, stacklevel=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from ..ihvp.arnoldi import ArnoldiIHVP
@@ -104,6 +105,16 @@ class ArnoldiInfluenceCalculator(FirstOrderInfluenceCalculator):
             )
             raise ValueError(message)
         super().__init__(model, train_dataset, ihvp, measurement=measurement)
+
+    @property
+    def eig_vals(self) -> np.ndarray:
+        """The eigenvalues that are kept, without the damping, float64, shape ``(k,)``."""
+        return self.ihvp_calculator.low_rank.values
+
+    @property
+    def G(self) -> tf.Tensor:  # noqa: N802 - the name of Influenciae
+        """Their eigenvectors U, one in each row, shape ``(k, p)``."""
+        return self.ihvp_calculator.low_rank.vectors
 
     def _train_vectors(self, batch: Batch) -> tf.Tensor:
         low_rank = self.ihvp_calculator.low_rank

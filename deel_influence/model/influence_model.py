@@ -13,6 +13,7 @@ from ..backend import check_backend
 from ..errors import IgnoredTermWarning
 from ..types import Batch, BatchProcessor
 from .acceptance import check_model
+from .batch_derivatives import BatchDerivatives
 from .class_weight import with_class_weight
 from .cloning import from_pickle, to_pickle
 from .losses import PerExampleLoss
@@ -37,7 +38,7 @@ Resource = TypeVar("Resource")
 check_backend()
 
 
-class BaseInfluenceModel:
+class BaseInfluenceModel(BatchDerivatives):
     """A model, the loss of each example, and the watched weights as one vector ``(p,)``.
 
     The model always runs in inference mode, and is never modified.
@@ -255,34 +256,6 @@ class BaseInfluenceModel:
         reduce = {"sum": tf.reduce_sum, "mean": tf.reduce_mean}[self.loss_function.over_positions]
         rows = [reduce(tf.reshape(part, (tf.shape(part)[0], -1)), axis=1) for part in parts]
         return tf.add_n(rows) / (len(rows) * self.terms.weight)
-
-    def batch_loss_tensor(self, batch: Batch) -> tf.Tensor:
-        """Return the losses ``(b,)`` of a batch (the name of Influenciae)."""
-        return self.per_example_losses(batch)
-
-    def batch_gradient_tensor(self, batch: Batch) -> tf.Tensor:
-        """Return the gradient ``(p,)`` of the summed losses of a batch."""
-        values = [v.value for v in self.weights]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(values)
-            total = tf.reduce_sum(self.per_example_losses(batch))
-        gradients = tape.gradient(total, values, unconnected_gradients="zero")
-        return self.layout.flatten(
-            [tf.cast(tf.convert_to_tensor(g), self.dtype) for g in gradients]
-        )
-
-    def batch_jacobian_tensor(self, batch: Batch) -> tf.Tensor:
-        """Return the per-example gradients ``(b, p)`` by plain automatic differentiation.
-
-        This is the slow, independent reference; `GradientEngine` gives the same numbers at the
-        speed of a training step.
-        """
-        values = [v.value for v in self.weights]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(values)
-            losses = self.per_example_losses(batch)
-        rows = tape.jacobian(losses, values, unconnected_gradients="zero")
-        return self.layout.flatten_rows(rows)
 
     def resource(self, key: Hashable, make: Callable[[], Resource]) -> Resource:
         """Return what an upper layer built once for this model, building it at first use."""

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from deel_influence.extras import require
-from deel_influence.utils.datasets import check_dataset, check_fixed_order
+from deel_influence.utils.datasets import check_dataset
 from deel_influence.utils.example_ids import names_of
 from deel_influence.utils.files import replacing
+from deel_influence.utils.order import check_fixed_order
 from deel_influence.utils.takes_data import takes_data
 
 from ..types import Data

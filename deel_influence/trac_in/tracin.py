@@ -137,6 +137,11 @@ class TracIn(CheckpointedCalculator):
         return cls(sources, rates, model=model, **settings)
 
     @property
+    def models(self) -> list[BaseInfluenceModel]:
+        """The live models; none where the checkpoints are loaded into one (`checkpoints`)."""
+        return list(self._live)
+
+    @property
     def _engines(self) -> tuple[GradientEngine, ...]:
         return tuple(engine for term in self._terms for engine in (term.train, term.query))
 

@@ -64,3 +64,25 @@ class LinearNearestNeighbors(BaseNearestNeighbors):
             best.add(values, ids)
             on_batch(batch, ids, best.get()[1])
         return best.get()
+
+
+def check_nearest_neighbors(nearest_neighbors: object) -> BaseNearestNeighbors:
+    """Return how to search; None is a `LinearNearestNeighbors`.
+
+    Raises
+    ------
+    TypeError
+        For anything else than a `BaseNearestNeighbors`.
+    """
+    if nearest_neighbors is None:
+        return LinearNearestNeighbors()
+    if isinstance(nearest_neighbors, BaseNearestNeighbors):
+        return nearest_neighbors
+    remedy = "Pass LinearNearestNeighbors(), or leave it out."
+    if isinstance(nearest_neighbors, ORDER):
+        remedy = f"Pass the order by its name: order={nearest_neighbors}."
+    message = (
+        "Argument `nearest_neighbors` must be None or a BaseNearestNeighbors object. Received: "
+        f"{nearest_neighbors!r}. {remedy}"
+    )
+    raise TypeError(message)

@@ -49,8 +49,9 @@ def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
     shape = np.max([array.shape for array in arrays], axis=0).astype(int)
     empty = b"" if arrays[0].dtype == object else 0
     result = np.full((len(arrays), *shape), empty, arrays[0].dtype)
-    for row, array in zip(result, arrays, strict=True):
-        row[tuple(slice(size) for size in array.shape)] = array
+    for index, array in enumerate(arrays):
+        place: tuple[Any, ...] = (index, *(slice(size) for size in array.shape), ...)
+        result[place] = array
     return result
 
 

@@ -75,6 +75,8 @@ def test_networks_give_ten_logits_with_or_without_penalties(name):
     penalised, free = cifar10_network(name), cifar10_network(name, use_regularization=False)
     assert penalised.output_shape == free.output_shape == (None, 10)
     assert len(penalised.losses) == len(free.losses) + 2
+    assert free.layers[-1].use_bias
+    assert not cifar10_network(name, use_bias=False).layers[-1].use_bias
 
 
 def test_a_model_of_the_user_starts_anew_each_time():
@@ -184,6 +186,25 @@ def test_every_method_of_the_command_line_has_a_factory(name, monkeypatch):
     arguments = ["-method_name", name, "-epochs_to_save", "0"]
     benchmark_runner.main(arguments, data=fake_data())
     assert list(made) == [name]
+
+
+def test_flags_of_influenciae_reach_the_factories(monkeypatch):
+    made = {}
+
+    def note(self, factories, **settings):
+        made.update(factories)
+        return {}
+
+    monkeypatch.setattr(Cifar10MislabelingDetectorEvaluator, "bench", note)
+    arguments = (
+        "-method_name tracin rps_lje rps_l2 boundary_weights arnoldi -epochs_to_save 0 "
+        "-ihvp_mode lissa -n_opt_iters 7 -boundary_iter 5 -force_hermitian False -layer_index -2 "
+        "-scaling_factor 0.1 -feature_extractor -1 -start_layer -1"
+    )
+    benchmark_runner.main(arguments.split(), data=fake_data())
+    assert made["rps_lje"].ihvp_settings == {"n_opt_iters": 7}
+    assert made["boundary_weights"].step_nbr == 5
+    assert made["arnoldi"].force_hermitian is False
 
 
 @pytest.mark.parametrize(

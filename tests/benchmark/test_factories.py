@@ -25,6 +25,7 @@ from deel_influence.benchmark import (
 from deel_influence.benchmark.describe import describe
 from deel_influence.boundary_based import SampleBoundaryCalculator, WeightsBoundaryCalculator
 from deel_influence.common import ExactIHVP, InfluenceModel
+from deel_influence.errors import IgnoredArgumentWarning
 from deel_influence.evaluation import roc_auc
 from deel_influence.influence import ArnoldiInfluenceCalculator, FirstOrderInfluenceCalculator
 from deel_influence.rps import RepresenterPointL2, RepresenterPointLJE
@@ -162,10 +163,15 @@ def test_an_unknown_strategy_is_refused_at_once():
         FirstOrderFactory("newton")
 
 
-@pytest.mark.parametrize("settings", [{"dampening": 0.1}, {"n_opt_iters": 5}, {"model": None}])
+@pytest.mark.parametrize("settings", [{"dampening": 0.1}, {"model": None}])
 def test_a_setting_that_the_strategy_does_not_take_is_refused_at_once(settings):
     with pytest.raises(ValueError, match=f"'exact' takes .*{next(iter(settings))}"):
         FirstOrderFactory("exact", **settings)
+
+
+def test_steps_of_a_strategy_that_takes_none_are_said_to_have_no_effect():
+    with pytest.warns(IgnoredArgumentWarning, match="no effect on the strategy 'exact'.*: 5"):
+        assert FirstOrderFactory("exact", n_opt_iters=5).ihvp_settings == {}
 
 
 def test_descriptions_tell_settings_apart_and_stay_the_same():

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from deel_influence.calculators import CACHE
+from deel_influence.errors import IgnoredArgumentWarning
 from deel_influence.gradients import GradientEngine
 from deel_influence.ihvp import IdentityIHVP
 from deel_influence.influence import FirstOrderInfluenceCalculator
 from deel_influence.model import BaseInfluenceModel
+from deel_influence.utils import ORDER
 from deel_influence.utils.nearest_neighbors import LinearNearestNeighbors
 from tests.oracles import assert_close
 
@@ -64,13 +67,33 @@ def calculator() -> FirstOrderInfluenceCalculator:
 TRAIN, QUERIES = batched(tabular(N, 0)), batched(tabular(M, 1), 2)
 
 
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [(ORDER.ASCENDING, "by its name: order=ORDER.ASCENDING"), ("linear", "or leave it out")],
+)
+def test_what_is_no_search_is_refused_at_the_call(given, remedy, calculator):
+    with pytest.raises(TypeError, match=f"`nearest_neighbors` must be None or.*{remedy}"):
+        calculator.top_k(QUERIES, TRAIN, K, given)
+
+
+def test_scores_in_batches_check_their_arguments_at_the_call(calculator):
+    with pytest.raises(TypeError, match="`train_set` must be"):
+        calculator.estimate_influence_values_in_batches(QUERIES, "nonsense")
+    with pytest.raises(ValueError, match="saved influence vectors for CACHE.DISK.*or pass CACHE.MEMORY"):
+        calculator.estimate_influence_values_in_batches(QUERIES, TRAIN, CACHE.DISK)
+
+
+def test_a_path_to_load_from_has_no_effect_without_the_cache_and_says_so(calculator, tmp_path):
+    with pytest.warns(IgnoredArgumentWarning, match="no effect without CACHE.DISK"):
+        calculator.top_k(QUERIES, TRAIN, K, load_influence_vector_ds_path=tmp_path)
+
+
 def test_saved_values_are_the_rows_of_the_matrix_with_their_ids(calculator, tmp_path):
     path = tmp_path / "deep" / "values"
-    for _ in calculator.estimate_influence_values_in_batches(
+    answers = calculator.estimate_influence_values_in_batches(
         QUERIES, TRAIN, save_influence_value_path=path
-    ):
-        pass
-    files = sorted(path.iterdir())
+    )
+    files = sorted(path.iterdir())  # written before anything is asked of the result
     assert [file.name for file in files] == [f"batch_{i:06d}.npz" for i in range(3)]
     saved = [dict(np.load(file)) for file in files]
     for part in saved:
@@ -78,6 +101,8 @@ def test_saved_values_are_the_rows_of_the_matrix_with_their_ids(calculator, tmp_
     np.testing.assert_array_equal(np.concatenate([p["query_ids"] for p in saved]), np.arange(M))
     values = np.concatenate([part["values"] for part in saved])
     assert_close(values, calculator.influence_matrix(QUERIES, TRAIN), RTOL)
+    again = [np.concatenate([v for _, v in scored], axis=1) for _, scored in answers]
+    np.testing.assert_array_equal(np.concatenate(again), values)
 
 
 @pytest.mark.parametrize("return_ids", [False, True], ids=["without-ids", "with-ids"])
@@ -173,8 +198,8 @@ def test_samples_keep_the_type_of_the_inputs(build, dtype):
     assert best.dtype == dtype
     np.testing.assert_array_equal(best, x[ids])
     for _, scored in calculator.estimate_influence_values_in_batches(queries, train):
-        np.testing.assert_array_equal(np.concatenate([inputs for inputs, _ in scored]), x)
-        assert scored.element_spec[0].dtype == dtype
+        np.testing.assert_array_equal(np.concatenate([inputs for (inputs, _), _ in scored]), x)
+        assert scored.element_spec[0][0].dtype == dtype
 
 
 def test_batches_that_are_dicts_score_as_the_tuples_that_they_stand_for():

@@ -95,7 +95,7 @@ def test_values_of_batches_do_not_depend_on_what_fits_in_memory(monkeypatch):
         found = [
             (inputs, scores)
             for _, scored in calculator.estimate_influence_values_in_batches(QUERIES, TRAIN)
-            for inputs, scores in scored
+            for (inputs, _), scores in scored
         ]
         assert [len(x) for x, _ in found[:3]] == [8, 8, 7]
         rows = [np.concatenate([s for _, s in found[i : i + 3]], axis=1) for i in (0, 3, 6)]

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_influence.errors import CurvatureSizeError, CurvatureWarning
+from deel_influence.errors import (
+    CurvatureSizeError,
+    CurvatureWarning,
+    IgnoredArgumentWarning,
+)
 from deel_influence.ihvp import ExactIHVP, IdentityIHVP, IHVPCalculator
 from deel_influence.ihvp.registry import resolve_ihvp
 from deel_influence.model import BaseInfluenceModel, InfluenceModel
@@ -174,9 +178,10 @@ def test_a_strategy_of_another_model_is_refused(model, dataset):
         resolve_ihvp(IdentityIHVP(other), model, dataset)
 
 
-def test_settings_that_come_too_late_are_refused(model, dataset):
-    with pytest.raises(ValueError, match="`n_samples_for_hessian` has no effect"):
-        resolve_ihvp(IdentityIHVP(model), model, dataset, n_samples_for_hessian=5)
+def test_a_sample_beside_a_fitted_strategy_has_no_effect_and_says_so(model, dataset):
+    fitted = IdentityIHVP(model)
+    with pytest.warns(IgnoredArgumentWarning, match="fitted already.*5 with an IdentityIHVP"):
+        assert resolve_ihvp(fitted, model, dataset, n_samples_for_hessian=5) is fitted
 
 
 def test_a_bare_keras_model_is_refused_with_the_remedy(model, dataset):

@@ -25,6 +25,7 @@ from deel_influence.ihvp import (
     WoodburyIHVP,
 )
 from deel_influence.influence import FirstOrderInfluenceCalculator
+from deel_influence.utils.datasets import count_examples, sample_examples
 from tests.ihvp.problems import (
     PROBLEMS,
     batches,
@@ -234,8 +235,14 @@ def test_the_factories_of_influenciae_build_strategies_and_serve_as_calculators(
     ]
     calculator = FirstOrderInfluenceCalculator(model, batches(), CGDIHVPFactory(n_cgd_iters=7))
     assert calculator.ihvp_calculator.config["n_opt_iters"] == 7
-    with pytest.raises(ValueError, match=r"`n_samples_for_hessian` has no effect on a factory"):
-        FirstOrderInfluenceCalculator(model, batches(), CGDIHVPFactory(), n_samples_for_hessian=5)
+
+
+def test_a_factory_is_given_the_sample_and_the_calculator_knows_the_size_of_the_whole():
+    model, whole = convex(), batches()
+    calculator = FirstOrderInfluenceCalculator(model, whole, ExactIHVPFactory(), 9, seed=3)
+    sample = ExactIHVP(model, sample_examples(whole, 9, 3))
+    np.testing.assert_array_equal(calculator.ihvp_calculator.hessian, sample.hessian)
+    assert calculator.num_train_examples == count_examples(whole) > 9
 
 
 def test_influenciaes_order_of_arguments_works():

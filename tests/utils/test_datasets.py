@@ -13,11 +13,11 @@ from deel_influence.errors import (
 from deel_influence.utils.datasets import (
     array_to_dataset,
     check_dataset,
-    check_fixed_order,
     count_examples,
     numbered_batches,
     sample_examples,
 )
+from deel_influence.utils.order import check_fixed_order
 
 
 def examples(n: int = 10) -> tf.data.Dataset:
@@ -134,6 +134,10 @@ def test_more_samples_than_examples_give_all_of_them():
     assert count_examples(dataset) == 5
 
 
-def test_arrays_become_a_batched_dataset_in_their_order():
+def test_arrays_become_a_dataset_in_their_order_or_a_fixed_other_one():
     dataset = array_to_dataset((np.arange(5), np.arange(5)), batch_size=2)
     assert [len(x) for x, _ in dataset] == [2, 2, 1]
+    assert [len(x) for x in array_to_dataset(np.arange(5)).batch(3)] == [3, 2]
+    shuffled = array_to_dataset(array=np.arange(99), shuffle=True, buffer_size=99)
+    one, two = ([int(x) for x in shuffled] for _ in range(2))
+    assert one == two != sorted(one) == list(range(99))

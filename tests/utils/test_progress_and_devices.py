@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from deel_influence.utils.devices import check_device
 from deel_influence.utils.memory import available_bytes, human_bytes
@@ -51,10 +52,13 @@ def test_other_values_of_verbose_are_refused(verbose):
 
 
 def test_devices_are_checked_by_name():
-    assert check_device("/CPU:1") == "/CPU:1"
+    for name in ("/CPU:1", "cpu:0", "cpu", "/CPU", "/device:CPU:0", tf.zeros(1).device):
+        assert check_device(name) == name
     assert check_device(None) is None
     with pytest.raises(ValueError, match="`device` must be None or one of.*CPU:0.*'/GPU:7'"):
         check_device("/GPU:7")
+    with pytest.raises(ValueError, match="'GPU'. Leave it out"):
+        check_device("GPU")
 
 
 def test_memory_is_told_in_fitting_units():
