@@ -5,11 +5,13 @@
   const rows = Array.from(body.rows);
   const status = document.getElementById("status");
   const filter = document.getElementById("label-filter");
-  const cellOf = (row, key) => row.querySelector(`td[data-key="${key}"]`).dataset;
   const names = new Intl.Collator(undefined, { numeric: true });
-  const compare = (a, b) => "text" in a
-    ? names.compare(a.value, b.value)
-    : Number(a.value) - Number(b.value);
+  const compare = (a, b) => typeof a === "string" ? names.compare(a, b) : a - b;
+
+  function valueOf(row, key) {
+    const cell = row.querySelector(`td[data-key="${key}"]`).dataset;
+    return "text" in cell ? cell.value : Number(cell.value);
+  }
 
   document.documentElement.classList.add("live");
 
@@ -19,10 +21,11 @@
     const order = opposite[head.getAttribute("aria-sort")] || button.dataset.first;
     const sign = order === "ascending" ? 1 : -1;
     const key = button.dataset.key;
-    // Equal values stay in the order of rank.
-    rows.sort((a, b) =>
-      sign * compare(cellOf(a, key), cellOf(b, key)) || cellOf(a, "rank").value - cellOf(b, "rank").value);
-    body.append(...rows);
+    // The rows are in the order of rank, in which equal values stay.
+    const sorted = rows
+      .map((row) => [valueOf(row, key), row])
+      .sort((a, b) => sign * compare(a[0], b[0]));
+    body.append(...sorted.map((pair) => pair[1]));
     table.querySelectorAll("th[aria-sort]").forEach((th) => th.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", order);
     status.textContent = `Sorted by ${button.textContent}, ${order}.`;
