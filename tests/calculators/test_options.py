@@ -79,7 +79,7 @@ def test_what_is_no_search_is_refused_at_the_call(given, remedy, calculator):
 def test_scores_in_batches_check_their_arguments_at_the_call(calculator):
     with pytest.raises(TypeError, match="`train_set` must be"):
         calculator.estimate_influence_values_in_batches(QUERIES, "nonsense")
-    with pytest.raises(ValueError, match="saved influence vectors for CACHE.DISK.*or pass CACHE.MEMORY"):
+    with pytest.raises(ValueError, match="vectors for CACHE.DISK.*or pass CACHE.MEMORY"):
         calculator.estimate_influence_values_in_batches(QUERIES, TRAIN, CACHE.DISK)
 
 
