@@ -17,7 +17,8 @@ from deel_influence.extras import require
 from deel_influence.utils.datasets import check_dataset, check_fixed_order
 from deel_influence.utils.files import replacing
 
-from ..utils.formatting import format_number, format_share, printable
+from ..texts import printable
+from ..utils.formatting import format_number, format_share
 from .charts import FRAME, draw_curve, draw_histogram
 from .contents import Curve, Table
 from .examples import (

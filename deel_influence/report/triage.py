@@ -127,7 +127,7 @@ class Triage:
             # Opened here: given a path, pyarrow would look for other file systems and partitions.
             with open(path, "rb") as file:
                 table = pq.ParquetFile(file).read()
-                found = {name: table[name].to_numpy() for name in table.column_names}
+                found = {n: printable_column(table[n].to_numpy()) for n in table.column_names}
         except (*UNREADABLE, pa.ArrowException) as error:
             message = f"A triage must be a Parquet file. Received: {os.fspath(path)!r} ({error})."
             raise DataSourceError(message) from error
