@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from ..backend import check_backend
 from ..errors import ConvergenceWarning, DeelInfluenceError
-from ..utils.formatting import printable
+from ..texts import printable
 
 # Typer brings its own copy of click, and of the error that click raises for every wrong option,
 # argument or command it exports only this subclass.

@@ -22,8 +22,8 @@ from ..evaluation.ground_truth import GroundTruth
 from ..evaluation.scores_folder import OtherScoresError
 from ..model.influence_model import InfluenceModel
 from ..report.contents import Table
+from ..texts import printable
 from ..utils.datasets import count_examples
-from ..utils.formatting import printable
 from .errors import CommandError, convergence_in_one_line
 from .evaluation_settings import EvaluationSettings
 from .last_layer import LastLayer

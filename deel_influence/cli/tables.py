@@ -7,7 +7,7 @@ from rich.text import Text
 
 from ..report.contents import Table
 from ..report.triage import Triage
-from ..utils.formatting import printable
+from ..texts import printable
 
 
 def suspects_table(triage: Triage, top: int) -> RichTable:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..texts import csv_cell
 from ..utils.files import replacing
-from ..utils.formatting import csv_cell
 from ..utils.records import Arrays, RecordKind, Settings
 from .checks import require_pandas
 from .figure import draw_table

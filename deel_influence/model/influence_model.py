@@ -54,7 +54,8 @@ class BaseInfluenceModel(BatchDerivatives):
         them for several outputs. Any reduction is set aside. None takes the loss, and the loss
         weights, that the model was compiled with.
     process_batch_for_loss_fn
-        Turns what the dataset yields into ``(inputs, targets, sample_weight or None)``.
+        Turns what the dataset yields into ``(inputs, targets, sample_weight or None)``. Sparse
+        tensors come to it dense; ragged ones it has to pad.
     loss_over_positions
         ``"sum"`` (default) or ``"mean"`` over loss axes beyond the batch, such as time or pixels.
     class_weight

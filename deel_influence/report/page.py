@@ -20,8 +20,9 @@ from deel_influence.utils.files import replacing
 from deel_influence.utils.order import check_fixed_order
 from deel_influence.utils.takes_data import takes_data
 
+from ..texts import printable
 from ..types import Data
-from ..utils.formatting import format_number, format_share, printable
+from ..utils.formatting import format_number, format_share
 from .charts import FRAME, draw_curve, draw_histogram
 from .contents import Curve, Table
 from .examples import Example, describe_examples

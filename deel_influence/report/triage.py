@@ -15,10 +15,11 @@ import tensorflow as tf
 from deel_influence.errors import LabelError, NonFiniteError
 from deel_influence.extras import require
 from deel_influence.model.influence_model import BaseInfluenceModel
+from deel_influence.texts import csv_cell
 from deel_influence.types import Batch, Data, Verbosity
 from deel_influence.utils.example_ids import as_ids, check_unique, names_of
 from deel_influence.utils.files import replacing
-from deel_influence.utils.formatting import csv_cell, format_number, format_share, written_column
+from deel_influence.utils.formatting import format_number, format_share, written_column
 from deel_influence.utils.html import Html, html_table
 from deel_influence.utils.kernels import Kernel
 from deel_influence.utils.takes_data import takes_data

@@ -1,21 +1,17 @@
-"""Numbers as a reader wants to see them, and texts that cannot do anything to the reader."""
+"""Numbers as a reader wants to see them."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ..texts import printable
+
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MINUS = "\N{MINUS SIGN}"
-_STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")
-# Part of how words and pictograms are written.
-_JOINERS = "\N{SOFT HYPHEN}\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
-# Full-width forms count as the signs that they stand for.
-_FORMULAS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 
 def format_number(value: float, keep_zeros: bool = False) -> str:
@@ -75,56 +71,11 @@ def format_share(share: float) -> str:
     return f"{text}%"
 
 
-def printable(text: Any, keep: str = "") -> str:
-    r"""Write a text from data so that it shows what it holds and steers nothing.
-
-    Control characters, among them those of terminals, marks that turn the direction of writing or
-    are invisible, and halves of surrogates become escapes as in Python.
-
-    Parameters
-    ----------
-    text
-        A name, a label, an id; what is no text is written as one.
-    keep
-        Control characters that stay, such as line breaks on a page.
-
-    Examples
-    --------
-    >>> printable("caf\N{LATIN SMALL LETTER E WITH ACUTE}\x1b[2K")
-    'caf\xe9\\x1b[2K'
-    """
-    return "".join(
-        char if char in keep or not _steers(char) else ascii(char)[1:-1] for char in str(text)
-    )
-
-
-def csv_cell(value: Any) -> Any:
-    """Return a cell of a CSV file that no spreadsheet takes for a formula.
-
-    Numbers stay as they are. A text that begins like a formula gets an apostrophe before it, by
-    which spreadsheets know texts.
-
-    Examples
-    --------
-    >>> [csv_cell(value) for value in ("=1+1", "@SUM(A1)", "plain", -2.5)]
-    ["'=1+1", "'@SUM(A1)", 'plain', -2.5]
-    """
-    if not isinstance(value, str):
-        return value
-    text = printable(value)
-    return f"'{text}" if text.lstrip().startswith(_FORMULAS) else text
-
-
 def written_column(values: np.ndarray, write: Callable[[Any], str] = printable) -> np.ndarray:
     """Return a column of a table, shape ``(n,)``, with its texts as ``write`` writes them."""
     if values.dtype.kind not in "OU":
         return values
     return np.array([write(value) for value in values.tolist()], dtype=np.str_)
-
-
-def _steers(char: str) -> bool:
-    # Controls, formats (such as directions), surrogates, and breaks of lines.
-    return unicodedata.category(char) in _STEERING and char not in _JOINERS
 
 
 def _without_zeros(text: str) -> str:

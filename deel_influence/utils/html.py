@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from .formatting import printable
+from ..texts import printable
 
 
 class Html(str):
