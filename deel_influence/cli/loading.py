@@ -23,6 +23,7 @@ from ..datasets.sources import load_source
 from ..datasets.table import Columns
 from ..errors import DataSourceError, DeelInfluenceError, MissingLossError, UnknownLayerError
 from ..model.influence_model import InfluenceModel
+from ..utils.reasons import reason_of
 from .errors import CommandError, one_line
 from .settings import InputSettings
 
@@ -241,12 +242,12 @@ def check_fit(model: InfluenceModel, source: DataSource, option: str = "--data")
     except DeelInfluenceError:
         # The library says itself what is wrong.
         raise
-    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+    except (ValueError, TypeError, tf.errors.OpError) as error:
         shapes = tf.nest.map_structure(lambda part: tuple(part.shape), batch)
         message = (
             f"{option} must be what the model and its loss take. Received: batches of shapes "
             f"{shapes} for a model of input shape {getattr(model.model, 'input_shape', '?')}, "
-            f"which fail with: {one_line(error, 400)}"
+            f"which fail with: {reason_of(error)}"
         )
         raise CommandError(message) from error
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from ..model.reading import check_density
 from ..types import IdFunction
 from ..utils.datasets import Item, check_dataset, numbered_items
 from ..utils.devices import check_device
@@ -72,6 +73,7 @@ class Pass:
             If the device or `verbose` is none.
         """
         check_dataset(self.dataset, self.argument, engine.model.input_rank)
+        check_density(self.dataset, self.argument, engine.model)
         check_device(self.device)
         check_verbose(self.verbose)
         if opened and self._by_position:

@@ -250,10 +250,7 @@ def _match_rank(weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
 def _lined_up(
     loss: Any, weight: Any, target: Any, output: Any, importance: Any, names: Sequence[str] = ()
 ) -> list[tuple]:
-    """Line up loss, weight, target, output and sample weight of all single outputs in a nest.
-
-    A list of losses for a single output within a nest gives several, as in Keras.
-    """
+    """Line up loss, weight, target, output and sample weight of all single outputs in a nest."""
     if isinstance(output, dict):
         keys, given = list(output), list(output.values())
     else:
@@ -270,13 +267,13 @@ def _lined_up(
         strict=True,
     )
     found = []
-    for part in parts:
+    for key, part in zip(keys, parts, strict=True):
         if part[0] is None:
             continue
         if _is_nest(part[3]):
             found += _lined_up(part[0], part[1], part[2], part[3], part[4])
         elif _is_nest(part[0]):
-            found += _several(*part)
+            raise _no_single_loss(key, part[0])
         else:
             found.append(part)
     return found
@@ -294,25 +291,14 @@ def _packed(nest: Any, output: Any, names: Sequence[str]) -> Any:
     return tf.nest.pack_sequence_as(output, nest) if is_flat and len(nest) == count else nest
 
 
-def _several(loss: Any, weight: Any, target: Any, output: Any, importance: Any) -> list[tuple]:
-    """Return what `_lined_up` does, for several losses of one output."""
-    if isinstance(loss, dict):
-        message = (
-            "`loss_function` must have the form of the model's outputs. Received: a dict with the "
-            f"keys {list(loss)} for a single output. Pass the loss itself, or a list of losses."
-        )
-        raise LabelError(message)
-    weights = weight if isinstance(weight, (list, tuple)) else [weight] * len(loss)
-    if len(weights) != len(loss):
-        message = (
-            "`loss_weights` must have one number for each loss of an output. Received: "
-            f"{len(weights)} for {len(loss)} losses. Give each loss its own."
-        )
-        raise LabelError(message)
-    alone = isinstance(target, (list, tuple)) and len(target) == 1
-    target = target[0] if alone else target
-    pairs = zip(loss, weights, strict=True)
-    return [(one, factor, target, output, importance) for one, factor in pairs if one is not None]
+def _no_single_loss(key: Any, loss: Any) -> LabelError:
+    kind = "dict" if isinstance(loss, dict) else "list"
+    message = (
+        f"Argument `loss_function` must have one loss for each output. Received: a {kind} of "
+        f"{len(loss)} for the single output {key!r}. Pass the loss itself, as in {{'a': loss}}; "
+        "several of one output are added up in a function of labels and outputs."
+    )
+    return LabelError(message)
 
 
 def _is_nest(outputs: Any) -> bool:

@@ -118,6 +118,27 @@ def _checked(x: Any, y: Any, sample_weight: Any) -> ProcessedBatch:
     return dense(x), dense(y), dense(sample_weight)
 
 
+def check_density(dataset: tf.data.Dataset, argument: str, model: Any) -> None:
+    """Refuse sparse inputs for a model that declares dense ones.
+
+    Raises
+    ------
+    BatchError
+        Says how either can be changed.
+    """
+    inputs = getattr(model.model, "inputs", None) or []
+    spec = dataset.element_spec
+    given = tf.nest.flatten(spec[0] if isinstance(spec, tuple) else spec)
+    sparse = any(isinstance(part, tf.SparseTensorSpec) for part in given)
+    if sparse and inputs and not any(getattr(part, "sparse", False) for part in inputs):
+        message = (
+            f"Argument `{argument}` must have dense inputs where those of the model are. Received: "
+            "sparse tensors. Declare keras.Input(..., sparse=True), or map the dataset: "
+            "dataset.map(lambda x, y: (tf.sparse.to_dense(x), y))."
+        )
+        raise BatchError(message)
+
+
 def _size(nest: Any) -> int | None:
     """Return the number of examples of the first tensor in a nest, where it is known."""
     shape = getattr(next(iter(tf.nest.flatten(nest)), None), "shape", ())

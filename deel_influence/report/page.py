@@ -98,13 +98,13 @@ def write_report(
     jinja2 = require("jinja2", "report", "Reports need")
     check_dataset(dataset)
     check_fixed_order(dataset)
+    _check_names("class_names", class_names)
+    _check_names("feature_names", feature_names)
     if class_names is not None:
         triage = replace(triage, class_names=tuple(class_names))
     if feature_names is None:
         feature_names = names_of(dataset).feature_names
     positions = triage.most_suspicious(top)
-    _check_names("class_names", class_names)
-    _check_names("feature_names", feature_names)
     samples = read_samples(dataset, positions, len(triage), display, feature_names)
     examples = describe_examples(triage, positions, samples, feature_names)
     script = _read_template("page.js")
@@ -115,7 +115,7 @@ def write_report(
         script=script,
         script_hash=_content_hash(script),
         style_hash=_content_hash(_read_template("page.css")),
-        summary=_cards(summary or {}),
+        summary=_cards({} if summary is None else summary),
         doubt=triage.doubt,
         figures=_key_figures(triage, positions),
         histogram=draw_histogram(triage.scores, positions),

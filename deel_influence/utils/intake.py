@@ -15,6 +15,7 @@ import tensorflow as tf
 from ..errors import BatchError
 from .example_ids import as_ids, check_unique, with_ids, with_names
 from .lazy import lazy_dataset
+from .tensors import dense_dataset
 
 BATCH_SIZE = 128
 """How many examples a batch has where the data are not in batches."""
@@ -152,7 +153,7 @@ def _of_arrays(data: Any, argument: str, model: Any, batch_size: int) -> tf.data
 
 def _sliced(nest: Any, leaves: Sequence[Any], n: int, batch_size: int) -> tf.data.Dataset:
     if not all(isinstance(leaf, tf.Tensor) for leaf in leaves):
-        return tf.data.Dataset.from_tensor_slices(nest).batch(batch_size)
+        return dense_dataset(tf.data.Dataset.from_tensor_slices(nest).batch(batch_size))
     # A slice is one copy of a batch, where single rows that are batched again are as many copies.
     starts = tf.data.Dataset.range(0, n, batch_size)
     return starts.map(

@@ -136,7 +136,13 @@ ROWS: dict[str, Bad] = {
     ),
     "data that are missing": bad("must exist", "no.npz", data=Path("no.npz")),
     "data of no scheme": bad("scheme 's3'", data="s3://bucket/data"),
-    "data of another format": bad("'.csv'", data=Path("bad.csv"), write=written("bad.csv", "1,2")),
+    "data of another format": bad("'.xls'", data=Path("bad.xls"), write=written("bad.xls", "1,2")),
+    "a table of a head alone": bad(
+        "one row", data=Path("bad.csv"), write=written("bad.csv", "a,b")
+    ),
+    "a table without labels": bad(
+        "--label", data=Path("b.csv"), write=written("b.csv", "a,b\n1,2")
+    ),
     "empty data": bad("readable `.npz`", data=FILE, write=written("bad.npz", b"")),
     "data that are cut": bad(
         "readable `.npz`",
@@ -147,11 +153,9 @@ ROWS: dict[str, Bad] = {
     "data of pickles": bad(
         "Python objects", "np.savez", data=FILE, write=arrays(x=X, y=np.array([{}] * N))
     ),
-    "texts for inputs": bad(
-        "`x`", "must be numeric", "Encode", data=FILE, write=arrays(x=TEXTS, y=Y)
-    ),
-    "texts for labels": bad(
-        "`y`", "np.unique", data=FILE, write=arrays(x=X, y=np.array(["a", "b", "c"] * 4))
+    "texts for inputs": bad("--data must be what", data=FILE, write=arrays(x=TEXTS, y=Y)),
+    "dates for labels": bad(
+        "`y`", "numbers or texts", data=FILE, write=arrays(x=X, y=np.zeros(12, "M8[D]"))
     ),
     "fewer labels": bad("12 and 3 rows", data=FILE, write=arrays(x=X, y=Y[:3])),
     "one id for all": bad("`ids`", "different", data=FILE, write=arrays(x=X, y=Y, ids=0 * Y)),
@@ -190,7 +194,7 @@ ROWS: dict[str, Bad] = {
     ),
     "wrong labels in words": bad(
         "--wrong-labels",
-        "'one'",
+        "such as one two three",
         command="evaluate",
         wrong_labels=Path("w.txt"),
         write=written("w.txt", "one two three"),

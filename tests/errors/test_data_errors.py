@@ -55,7 +55,13 @@ def with_hook(function: Any) -> Any:
 HOOK = "`process_batch_for_loss_fn`"
 
 ROWS: dict[str, Row] = {
-    "a list": row(lambda s: s.score([1, 2]), TypeError, "`train_set`", "list"),
+    "a number": row(lambda s: s.score(3), TypeError, "`train_set`", "int"),
+    "sparse tensors for a dense input": row(
+        lambda s: s.score(batches(tf.sparse.from_dense(X), Y)),
+        BatchError,
+        "sparse=True",
+        "to_dense",
+    ),
     "single examples": row(
         lambda s: s.score(batches().unbatch()), NotBatchedError, "Add .batch(128)"
     ),

@@ -181,8 +181,11 @@ ROWS: dict[str, Row] = {
     "a list of losses for a dict": row(
         lambda s: losses_of_two([CE, "mse"], LABELS), LabelError, "dict with keys"
     ),
+    "a list of losses in a dict": row(
+        lambda s: losses_of_two({"a": [CE], "b": ["mse"]}, LABELS), LabelError, "list", "output 'a'"
+    ),
     "a dict of losses for one output": row(
-        lambda s: losses_of_two({"a": {"x": CE}}, LABELS), LabelError, "['x']", "single output"
+        lambda s: losses_of_two({"a": {"x": CE}}, LABELS), LabelError, "dict of 1", "single output"
     ),
     "one array of labels for two outputs": row(
         lambda s: losses_of_two({"a": CE, "b": "mse"}, np.zeros(2)), LabelError, "targets"
