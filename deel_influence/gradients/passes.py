@@ -11,7 +11,7 @@ from ..model.reading import check_density
 from ..types import IdFunction
 from ..utils.datasets import Item, check_dataset, numbered_items
 from ..utils.devices import check_device
-from ..utils.example_ids import POSITION, ids_of
+from ..utils.example_ids import POSITION, check_id_fn, ids_of
 from ..utils.lazy import is_lazy
 from ..utils.progress import check_verbose, progress_bar
 from ..utils.running import check_finite_inputs
@@ -74,6 +74,7 @@ class Pass:
         """
         check_dataset(self.dataset, self.argument, engine.model.input_rank)
         check_density(self.dataset, self.argument, engine.model)
+        check_id_fn(self.id_fn)
         check_device(self.device)
         check_verbose(self.verbose)
         if opened and self._by_position:

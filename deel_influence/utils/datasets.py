@@ -17,7 +17,7 @@ from ..errors import (
 )
 from ..types import Batch, IdFunction
 from .digests import example_digests
-from .example_ids import CONTENT, ContentIds, as_ids, ids_of, numbers_of
+from .example_ids import CONTENT, ContentIds, as_ids, check_id_fn, ids_of, numbers_of
 from .reasons import readable, reading
 from .tensors import dense_dataset, described
 
@@ -129,6 +129,7 @@ def numbered_batches(
     ValueError
         If ids are none, or there are not as many as examples.
     """
+    check_id_fn(id_fn)
     known = ids_of(dataset) if id_fn is None else None
     if id_fn == CONTENT:
         contents = ContentIds()

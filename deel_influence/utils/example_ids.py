@@ -74,6 +74,23 @@ def with_ids(dataset: tf.data.Dataset, ids: Any, argument: str = "ids") -> tf.da
     return with_names(dataset, ids=check_unique(as_ids(ids, argument), argument))
 
 
+def check_id_fn(id_fn: Any) -> None:
+    """Refuse what tells no ids.
+
+    Raises
+    ------
+    ValueError
+        For anything but None, a function, ``"position"`` and ``"content"``.
+    """
+    known = isinstance(id_fn, str) and id_fn in (POSITION, CONTENT)
+    if not (id_fn is None or callable(id_fn) or known):
+        message = (
+            "Argument `id_fn` must be a function of a batch that returns its ids, 'content', "
+            f"'position' or None. Received: {id_fn!r}."
+        )
+        raise ValueError(message)
+
+
 def as_ids(ids: Any, argument: str) -> np.ndarray:
     """Return ids as int64 or as texts, shape ``(n,)``.
 

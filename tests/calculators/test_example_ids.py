@@ -175,6 +175,9 @@ def test_strategies_and_other_calculators_take_frames_too(calculator):
 
 
 def test_names_that_do_not_fit_are_refused(calculator):
+    for option, wrong in (("id_fn", "contents"), ("id_fn", 3), ("query_id_fn", "names")):
+        with pytest.raises(ValueError, match=f"'content', 'position' or None. Received: {wrong!r}"):
+            next(calculator.influence_blocks(QUERIES, FRAME, **{option: wrong}))
     with pytest.raises(ValueError, match="the id 'a' for 2 examples"):
         with_ids(batches(X, Y), ["a", "a"])
     short = with_ids(batches(X, Y), np.arange(4))
