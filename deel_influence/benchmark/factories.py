@@ -312,7 +312,7 @@ def _check_settings(ihvp_mode: str, settings: Mapping[str, Any]) -> None:
     accepted = strategy.accepted_settings() - {"model", "train_dataset"}
     if unknown := sorted(set(settings) - accepted):
         message = (
-            f"Argument `settings` must be of the strategy {ihvp_mode!r}, among {sorted(accepted)}. "
+            f"Argument `settings` must fit the strategy: {ihvp_mode!r} takes {sorted(accepted)}. "
             f"Received: {unknown}. Leave them out, or choose another strategy."
         )
         raise ValueError(message)
