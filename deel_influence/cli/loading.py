@@ -92,7 +92,7 @@ def load_model(path: Path) -> keras.Model:
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
             return keras.models.load_model(path, safe_mode=True)
     except _UNLOADABLE as error:
-        raise _no_model(path, one_line(error, 500)) from error
+        raise _no_model(path, one_line(error, 500).rstrip(".")) from error
 
 
 def _no_model(path: Path, reason: str) -> CommandError:
