@@ -328,7 +328,7 @@ def _check_settings(
     accepted = strategy.accepted_settings() - {"model", "train_dataset"}
     if unknown := sorted(set(settings) - accepted):
         message = (
-            f"Argument `settings` must be of the strategy {strategy.name!r}, among "
+            f"Argument `settings` must fit the strategy: {strategy.name!r} takes "
             f"{sorted(accepted)}. "
             f"Received: {unknown}. Leave them out, or choose another strategy."
         )

@@ -165,7 +165,7 @@ def _no_model(path: Path, error: object) -> CommandError:
         return CommandError(message)
     message = (
         f"--model must be a model that Keras can load in safe mode. Received: {str(path)!r}, "
-        f"which fails with: {one_line(error, 500)}. Save the model again with "
+        f"which fails with: {one_line(error, 500).rstrip('.')}. Save the model again with "
         "model.save('model.keras')."
     )
     return CommandError(message)

@@ -148,7 +148,7 @@ def correlate_queries(
     nothing_to_predict = is_constant(truths.T)
     if nothing_to_predict.all():
         message = (
-            "Argument `outputs` must differ in at least one query between retrainings. Received: "
+            "Argument `truth` must differ in the output of at least one query. Received: "
             f"the same outputs from all {len(truths)} for each of {truths.shape[1]} queries. Leave "
             "out more examples, or look at an output that is no class, such as the loss."
         )

@@ -282,8 +282,8 @@ def _checked_sizes(
     num_queries = None if queries is None else _checked_count(queries, "queries")
     if not comparison.truths and comparison.mislabelled is None:
         message = (
-            "Argument `truth` or `mislabelled` must be given, to compare scores with. Received: "
-            "neither. Make a truth with `retrain`."
+            "Argument `truth` or `mislabelled` must be given: there is nothing to compare scores "
+            "with. Received: neither. Make a truth with `retrain`."
         )
         raise ValueError(message)
     if comparison.truths and queries is None:

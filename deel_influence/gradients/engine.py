@@ -115,7 +115,7 @@ class GradientEngine:
         form = _form(batch)
         if form not in self._known_forms:
             with refusals_explained(self.model, batch):
-                self.model.per_example_losses(tf.nest.map_structure(lambda t: t[:1], batch))
+                self.model.predict_batch(tf.nest.map_structure(lambda t: t[:1], batch))
             self._known_forms.add(form)
 
     def gradients(self, batch: Batch) -> BatchGradients:

@@ -97,7 +97,7 @@ def restored_strategy(
     if strategy.needs_data and train_dataset is None:
         message = (
             "Argument `train_dataset` must be given: the products of "
-            f"{strategy.__name__} go over the training set. Received: none. Pass that of the fit."
+            f"{strategy.__name__} go over the training set. Received: none. Pass `train_dataset=`."
         )
         raise ValueError(message)
     if strategy.needs_data:

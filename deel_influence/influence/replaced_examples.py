@@ -52,9 +52,9 @@ class ReplacedExamples:
     ) -> None:
         if model.process_batch_for_loss_fn is not default_process_batch:
             message = (
-                "Argument `model` must leave the inputs in their place in a batch. Received: one "
-                "with a `process_batch_for_loss_fn`. Map the dataset to (x, y) instead, and wrap "
-                "the model without it."
+                "Argument `model` must read batches (x, y), because an attack must know where the "
+                "inputs are. Received: a model with a `process_batch_for_loss_fn`. Map the dataset "
+                "to (x, y) instead, and wrap the model without it."
             )
             raise ValueError(message)
         self._train_set, self._id_fn = train_set, id_fn

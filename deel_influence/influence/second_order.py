@@ -240,7 +240,7 @@ class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
         """Return the share q of each group in the training set, shape ``(J, 1)``."""
         if sizes.max() >= self.num_train_examples:
             message = (
-                f"Argument `{argument}` must have groups that leave at least one of the "
+                f"Argument `{argument}` must leave at least one of the "
                 f"{self.num_train_examples} training examples. Received: a group of {sizes.max()}."
             )
             raise ValueError(message)

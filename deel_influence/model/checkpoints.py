@@ -270,7 +270,8 @@ def as_source(source: Any) -> WeightSource:
     if isinstance(source, (str, Path)):
         return WeightFile(source)
     message = (
-        "Argument `models` must hold paths of files with weights, or InfluenceModels. Received: "
+        "Argument `models` must hold the path of a file with weights, or an InfluenceModel. "
+        "Received: "
         f"{type(source).__name__}. Wrap a Keras model: InfluenceModel(model)."
     )
     raise TypeError(message)
