@@ -44,9 +44,9 @@ def group_labels(groups: Any, num_examples: int) -> np.ndarray:
 
 def _no_groups(num_examples: int, received: str) -> ValueError:
     message = (
-        f"Argument `groups` must hold, for each of the {num_examples} training examples, the "
-        "number of its group from 0, or -1 for none; or the name of its group; or whether it is "
-        f"in the only group. Received: {received}."
+        f"Argument `groups` must hold {num_examples} integers, one for each training example: the "
+        "number of its group from 0, or -1 for none; or as many names of groups; or a mask of the "
+        f"only group. Received: {received}."
     )
     return ValueError(message)
 
