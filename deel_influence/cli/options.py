@@ -10,11 +10,12 @@ import typer
 
 
 class Ihvp(str, Enum):
-    """The strategies for the inverse Hessian, by the names of `IHVPCalculator`.
+    """The strategies for the inverse Hessian, by the names of `IHVPCalculator`, and a choice.
 
     Listed again here, because that enumeration brings TensorFlow with it.
     """
 
+    auto = "auto"
     exact = "exact"
     cgd = "cgd"
     lissa = "lissa"
@@ -61,7 +62,8 @@ class Method(str, Enum):
 
 _IHVP_HELP = (
     "How gradients are compared: in the metric of an inverse Hessian, by one of these strategies, "
-    "or plainly (identity). cgd, lissa, astra and datainf go over the data again for every batch "
+    "or plainly (identity). auto takes exact for up to 3,000 watched parameters, and ekfac beyond. "
+    "cgd, lissa, astra and datainf go over the data again for every batch "
     "of examples, the others only once."
 )
 
@@ -102,7 +104,7 @@ MethodOption = Annotated[
     ),
 ]
 OptionalIhvpOption = Annotated[
-    Ihvp | None, typer.Option("--ihvp", help=f"{_IHVP_HELP} [default: exact]")
+    Ihvp | None, typer.Option("--ihvp", help=f"{_IHVP_HELP} [default: auto]")
 ]
 DampingOption = Annotated[
     str | None,

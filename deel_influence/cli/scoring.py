@@ -169,8 +169,10 @@ def publish(
         console.print(rich_table(table))
     if triage.doubt is not None:
         console.print(Text(triage.doubt))
+    method = summary["Method"]
+    told = ", ".join(method[name] for name in ("name", "metric") if name in method)
     # A path must stay whole to be of use, and may hold brackets.
-    console.print(Text(f"Scores: {scores_path}\nPage:   {page}"), soft_wrap=True)
+    console.print(Text(f"Method: {told}\nScores: {scores_path}\nPage:   {page}"), soft_wrap=True)
 
 
 def _remedy(settings: TriageSettings) -> str:

@@ -161,7 +161,7 @@ def choose_metric(
         )
         return None
     if curvature is None:
-        return choose_strategy(ihvp or Ihvp.exact, damping, samples)
+        return choose_strategy(ihvp or Ihvp.auto, damping, samples)
     _check_left_out(given, "is settled in the file of --curvature", f"--curvature {curvature}")
     check_file("--curvature", curvature)
     _check_suffix("--curvature", curvature)

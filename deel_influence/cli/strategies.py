@@ -15,7 +15,7 @@ from ..ihvp.exact import ExactIHVP
 from ..ihvp.identity import IdentityIHVP
 from ..ihvp.kronecker import KroneckerIHVP
 from ..ihvp.low_rank import LowRankIHVP
-from ..ihvp.registry import IHVPCalculator
+from ..ihvp.registry import strategy_named
 from ..model.influence_model import InfluenceModel
 from .errors import CommandError
 from .loading import named_read_errors
@@ -98,11 +98,11 @@ def fit_strategy(
     DataSourceError
         If the data cannot be read to their end.
     """
-    strategy = IHVPCalculator.from_string(settings.ihvp.value).value
+    strategy = strategy_named(settings.ihvp.value, model)
     if strategy is IdentityIHVP:
         return IdentityIHVP(model)
     arguments: dict[str, Any] = {
-        **TRIAGE_SETTINGS.get(settings.ihvp.value, {}),
+        **TRIAGE_SETTINGS.get(strategy.name, {}),
         "n_samples_for_hessian": settings.samples,
         "seed": seed,
     }

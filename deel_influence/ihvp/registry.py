@@ -8,7 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..errors import IgnoredArgumentWarning
+from ..curvature.dense import check_dense_memory
+from ..errors import CurvatureSizeError, IgnoredArgumentWarning
 from ..model.influence_model import BaseInfluenceModel
 from ..utils.datasets import sample_examples
 from .arnoldi import ArnoldiIHVP
@@ -25,6 +26,10 @@ from .lissa import LissaIHVP
 from .logra import LoGraIHVP
 from .nystrom import NystromIHVP
 from .woodbury import WoodburyIHVP
+
+AUTO = "auto"
+EXACT_UP_TO = 3000
+"""How many watched parameters ``"auto"`` inverts the Hessian of: a matter of seconds."""
 
 
 class IHVPCalculator(Enum):
@@ -55,12 +60,34 @@ class IHVPCalculator(Enum):
         for member in IHVPCalculator:
             if member.value.name == str(ihvp_calculator).lower():
                 return member
-        names = [member.value.name for member in IHVPCalculator]
+        names = [AUTO, *(member.value.name for member in IHVPCalculator)]
         message = (
             f"Argument `ihvp_calculator` must be one of {names}, an IHVPCalculator or an "
             f"InverseHessianVectorProduct. Received: {ihvp_calculator!r}."
         )
         raise ValueError(message)
+
+
+def strategy_named(name: str, model: BaseInfluenceModel) -> type[InverseHessianVectorProduct]:
+    """Return the strategy of a name; ``"auto"`` chooses by the size of the model.
+
+    It takes `ExactIHVP` for up to `EXACT_UP_TO` watched parameters, if the matrix fits in memory,
+    and `EKFACIHVP` beyond.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if str(name).lower() != AUTO:
+        return IHVPCalculator.from_string(name).value
+    if model.nb_params > EXACT_UP_TO:
+        return EKFACIHVP
+    try:
+        check_dense_memory(model)
+    except CurvatureSizeError:
+        return EKFACIHVP
+    return ExactIHVP
 
 
 def resolve_ihvp(
@@ -70,6 +97,8 @@ def resolve_ihvp(
     **settings: Any,
 ) -> InverseHessianVectorProduct:
     """Return a fitted strategy for a name, an `IHVPCalculator`, a class, a factory or a strategy.
+
+    Names are those of `IHVPCalculator`, and ``"auto"``; see `strategy_named`.
 
     Parameters
     ----------
@@ -107,7 +136,7 @@ def resolve_ihvp(
     ):
         strategy = ihvp_calculator
     else:
-        strategy = IHVPCalculator.from_string(ihvp_calculator).value
+        strategy = strategy_named(ihvp_calculator, model)
     taken = {name: value for name, value in settings.items() if name in strategy.settings}
     sampled = "n_samples_for_hessian" in strategy.settings
     if settings.get("n_samples_for_hessian") is not None and not sampled:

@@ -17,12 +17,13 @@ from deel_influence.cli.demo_data import read_scikit_learn
 from deel_influence.cli.demo_network import train_digits_network
 from deel_influence.cli.loading import load_model, watch
 from deel_influence.cli.options import Ihvp
+from deel_influence.ihvp import registry
 from deel_influence.ihvp.base import InverseHessianVectorProduct
 from deel_influence.ihvp.exact import ExactIHVP
 from deel_influence.ihvp.registry import IHVPCalculator
 from deel_influence.model.influence_model import InfluenceModel
 
-NAMES = [member.value for member in Ihvp]
+NAMES = [member.value for member in Ihvp if member is not Ihvp.auto]
 FITTED = [name for name in NAMES if name != "identity"]
 FEW_DIGITS = 120
 BATCH_SIZE = 16
@@ -101,6 +102,18 @@ def test_fitting_tells_the_smallest_and_largest_eigenvalue_and_the_size(fit, mod
     eigenvalues = np.linalg.eigvalsh(InverseHessianVectorProduct.load(path, model).hessian)
     assert f"{eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}" in result.stdout
     assert f"({path.stat().st_size / 1024:.1f} KiB)" in result.stdout
+
+
+@pytest.mark.parametrize(("limit", "name"), [(3000, "exact"), (10, "ekfac")])
+def test_the_default_goes_by_the_size_of_the_model(triage, monkeypatch, limit, name):
+    monkeypatch.setattr(registry, "EXACT_UP_TO", limit)
+    result, scores, page = triage()
+    _, expected, named_page = triage("--ihvp", name)
+    pd.testing.assert_frame_equal(scores, expected, rtol=1e-5)
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("Method:")]
+    metric = line.split(", ", 1)[1]
+    assert metric in page
+    assert metric in named_page
 
 
 def test_a_file_fitted_in_python_on_the_model_in_memory_serves_the_saved_model(

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+import keras
 import numpy as np
 import pytest
 
+from deel_influence.common import InfluenceModel
 from deel_influence.errors import ConvergenceError, ConvergenceWarning
 from deel_influence.ihvp import (
+    EKFACIHVP,
     AstraIHVP,
     CGDIHVPFactory,
     ConjugateGradientDescentIHVP,
@@ -23,6 +26,7 @@ from deel_influence.ihvp import (
     LissaIHVPFactory,
     NystromIHVP,
     WoodburyIHVP,
+    registry,
 )
 from deel_influence.influence import FirstOrderInfluenceCalculator
 from deel_influence.utils.datasets import count_examples, sample_examples
@@ -355,3 +359,17 @@ def test_bad_settings_are_refused(options, message):
 def test_a_missing_training_set_is_refused(strategy):
     with pytest.raises(ValueError, match=r"train_dataset"):
         strategy(convex())
+
+
+def test_auto_takes_the_exact_hessian_while_it_is_small_and_fits(monkeypatch):
+    model = InfluenceModel(
+        keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), loss_function="mse"
+    )
+    assert registry.strategy_named("auto", model) is ExactIHVP
+    monkeypatch.setattr("deel_influence.curvature.dense.available_bytes", lambda: 100)
+    assert registry.strategy_named("Auto", model) is EKFACIHVP
+    monkeypatch.undo()
+    monkeypatch.setattr(registry, "EXACT_UP_TO", 7)
+    assert registry.strategy_named("auto", model) is EKFACIHVP
+    with pytest.raises(ValueError, match=r"must be one of \['auto', 'exact'"):
+        registry.strategy_named("automatic", model)
