@@ -325,8 +325,12 @@ def _of_batches(start: Callable[[], Iterable[Any]], size: int | None, argument: 
     first = list(islice(batches(), 2))
     if not first:
         return tf.data.Dataset.from_tensors(tf.zeros((0, 1)))
-    # Of two batches, so that an axis that varies is known to.
-    spec = tf.nest.map_structure(_common_spec, *first)
+    spec = tf.nest.map_structure(_common_spec, first[0])
+    if _has_structure(first[-1], spec):
+        # Of two batches, so that an axis that varies is known to.
+        spec = tf.nest.map_structure(_common_spec, *first)
+    else:
+        _fitting(first[-1], spec, 1, argument)
 
     def generate() -> Iterator[Any]:
         for number, batch in enumerate(batches()):
@@ -352,17 +356,18 @@ def _common_spec(*parts: tf.Tensor) -> tf.TypeSpec:
     return tf.TensorSpec([None, *axes[1:]], parts[0].dtype)
 
 
-def _fitting(batch: Any, spec: Any, number: int, argument: str) -> Any:
-    """Return a batch that has the form of the first ones."""
+def _has_structure(batch: Any, spec: Any) -> bool:
     try:
         tf.nest.assert_same_structure(batch, spec)
-        fits = all(
-            one.is_compatible_with(part)
-            for part, one in zip(tf.nest.flatten(batch), tf.nest.flatten(spec), strict=True)
-        )
     except (TypeError, ValueError):
-        fits = False
-    if fits:
+        return False
+    return True
+
+
+def _fitting(batch: Any, spec: Any, number: int, argument: str) -> Any:
+    """Return a batch that has the form of the first ones."""
+    pairs = zip(tf.nest.flatten(batch), tf.nest.flatten(spec), strict=False)
+    if _has_structure(batch, spec) and all(one.is_compatible_with(part) for part, one in pairs):
         return batch
     found = [f"{tuple(part.shape)} {part.dtype.name}" for part in tf.nest.flatten(batch)]
     message = (

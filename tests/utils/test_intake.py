@@ -221,6 +221,11 @@ def test_lengths_that_vary_from_batch_to_batch_are_known_to():
         list(as_dataset(late, "data"))
 
 
+def test_batches_of_other_parts_are_refused():
+    with pytest.raises(BatchError, match=r"batch 1 \(counting from 0\) of \(50, 3\) float32"):
+        as_dataset([BATCHES[0], (BATCHES[1][0],)])
+
+
 def test_errors_of_a_generator_come_as_they_are():
     def failing():
         yield from BATCHES[:2]
