@@ -25,7 +25,7 @@ BLOCK = RecordKind("block of influence values", "Compute and save them again.")
 _QUERIES, _EXAMPLES = 10, 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InfluenceBlock:
     """The scores of some training examples for some queries.
 

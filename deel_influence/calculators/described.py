@@ -242,6 +242,6 @@ def _plain(value: Any) -> Any:
         return [_plain(part) for part in value]
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
-    if hasattr(value, "get_config"):
+    if hasattr(value, "get_config") and not isinstance(value, type):
         return {"name": getattr(value, "name", type(value).__name__), **value.get_config()}
     return getattr(value, "__qualname__", type(value).__name__)

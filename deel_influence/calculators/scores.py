@@ -25,7 +25,7 @@ SCORES = RecordKind("file of scores", "Score again, or name the file that `Score
 _SHOWN = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """One score for each example of a dataset.
 

@@ -154,6 +154,8 @@ def evaluate(
 
     influence_model, source = load_inputs(inputs)
     query_source = (
-        None if queries is None else load_examples(influence_model, inputs, queries, "--queries")
+        None
+        if queries is None
+        else load_examples(influence_model, inputs, queries, "--queries", source.class_names)
     )
     run_evaluation(influence_model, source, query_source, settings, Console())

@@ -20,7 +20,7 @@ from ..datasets.image_folder import ImageShape
 from ..datasets.reading import READ_ERRORS, reading_error
 from ..datasets.source import DataSource
 from ..datasets.sources import load_source
-from ..datasets.table import Columns
+from ..datasets.table import SUFFIXES, Columns
 from ..errors import DataSourceError, DeelInfluenceError, MissingLossError, UnknownLayerError
 from ..model.influence_model import InfluenceModel
 from ..utils.reasons import reason_of
@@ -47,21 +47,36 @@ def load_inputs(settings: InputSettings) -> tuple[InfluenceModel, DataSource]:
 
 
 def load_examples(
-    model: InfluenceModel, settings: InputSettings, data: str, option: str
+    model: InfluenceModel,
+    settings: InputSettings,
+    data: str,
+    option: str,
+    class_names: Sequence[str] | None = None,
 ) -> DataSource:
     """Return the examples that an option names, which fit the model.
+
+    Labels that are texts are numbered in the order of ``class_names``, where it is given.
 
     Raises
     ------
     DeelInfluenceError
         If they cannot be used.
     """
+    given = {"--label": settings.label, "--id": settings.id, "--text": settings.text}
+    for name, column in given.items():
+        if column is not None and Path(data).suffix.lower() not in SUFFIXES:
+            message = (
+                f"{name} names a column of a CSV or Parquet file. Received: {name} {column} beside "
+                f"{option} {data}. Leave it out."
+            )
+            raise CommandError(message)
     source = load_source(
         data,
         settings.batch_size,
         image_shape(model.model),
         columns=Columns(settings.label, settings.id, settings.text),
         model=model.model,
+        class_names=class_names,
     )
     with named_read_errors(source):
         check_fit(model, source, option)

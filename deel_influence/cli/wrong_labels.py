@@ -54,7 +54,7 @@ def read_wrong_labels(path: Path, ids: np.ndarray) -> np.ndarray:
 
 
 def _listed(path: Path, ids: np.ndarray) -> np.ndarray:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     wrong = np.array([line for line in lines if line], str)
     known = ids.astype(str)
     unknown = np.setdiff1d(wrong, known)

@@ -20,7 +20,10 @@ _LAYOUT = "FOLDER/CLASS/IMAGE with one sub-folder per class and images " + ", ".
 
 
 def load_image_folder(
-    folder: Path, batch_size: int, image_shape: ImageShape | None = None
+    folder: Path,
+    batch_size: int,
+    image_shape: ImageShape | None = None,
+    class_names: tuple[str, ...] | None = None,
 ) -> DataSource:
     """Load a folder of images as batches ``(images (b, height, width, channels), labels (b,))``.
 
@@ -35,13 +38,22 @@ def load_image_folder(
         Examples in a batch.
     image_shape
         Shape to resize to; None, or None in a place, means that of the first image.
+    class_names
+        The names of the classes in order; None takes the sub-folders.
 
     Raises
     ------
     DataSourceError
         If the folder holds no images in sub-folders, or a file is no image.
     """
-    class_names = tuple(sorted(entry.name for entry in _visible(folder) if entry.is_dir()))
+    folders = sorted(entry.name for entry in _visible(folder) if entry.is_dir())
+    class_names = tuple(folders) if class_names is None else class_names
+    if unknown := sorted(set(folders) - set(class_names)):
+        message = (
+            f"The sub-folders of an image folder must be among the classes {list(class_names)}. "
+            f"Received: {str(folder)!r} with {unknown[:3]}."
+        )
+        raise DataSourceError(message)
     files = [_image_files(folder / name) for name in class_names]
     paths = [path for of_class in files for path in of_class]
     if not paths:

@@ -20,7 +20,7 @@ _ID_KEYS = ("ids", "id")
 _REMEDY = "Write it with np.savez(FILE, x=x, y=y)."
 
 
-def load_npz(path: Path, batch_size: int) -> DataSource:
+def load_npz(path: Path, batch_size: int, class_names: tuple[str, ...] | None = None) -> DataSource:
     """Load the arrays ``x (n, ...)`` and ``y (n, ...)`` of a file, with the names it gives.
 
     Parameters
@@ -29,6 +29,8 @@ def load_npz(path: Path, batch_size: int) -> DataSource:
         The file. See `deel_influence.datasets.load_source` for its keys.
     batch_size
         Examples in a batch.
+    class_names
+        The names of the classes in order; None takes those of the file.
 
     Raises
     ------
@@ -40,7 +42,7 @@ def load_npz(path: Path, batch_size: int) -> DataSource:
     x, y = arrays[x_key], arrays[y_key]
     for key in (x_key, y_key):
         _check_examples(key, arrays[key], path)
-    y, class_names = number_classes(y, y_key, path, _names(arrays, "class_names"))
+    y, class_names = number_classes(y, y_key, path, class_names or _names(arrays, "class_names"))
     if len(x) != len(y):
         message = (
             f"The arrays `{x_key}` and `{y_key}` of {str(path)!r} must have one row per example "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from ..utils.example_ids import with_ids, with_names
+from ..utils.example_ids import attach_ids, ids_of, with_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,8 @@ class DataSource:
     def __post_init__(self) -> None:
         """Have the names go with the dataset."""
         if self.ids is not None:
-            with_ids(self.dataset, self.ids)
+            attach_ids(self.dataset, self.ids)
+        object.__setattr__(self, "ids", ids_of(self.dataset))
         names = {"class_names": self.class_names, "feature_names": self.feature_names}
         with_names(self.dataset, **names)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -31,6 +32,7 @@ def load_source(
     data_dir: str | os.PathLike[str] | None = None,
     columns: Columns = _USUAL,
     model: keras.Model | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> DataSource:
     """Load a training set from one of five kinds of source.
 
@@ -68,6 +70,9 @@ def load_source(
         others are inputs.
     model
         The model that a table is for: by the names of its inputs, columns are handed to it.
+    class_names
+        The names of the classes 0, 1, ..., for labels that are texts or folders; None takes what
+        the source says, or sorts them. Of the queries, they have to be those of the training set.
 
     Raises
     ------
@@ -79,6 +84,7 @@ def load_source(
         If TensorFlow Datasets is asked for and cannot be imported.
     """
     check_batch_size(batch_size)
+    names = None if class_names is None else tuple(str(name) for name in class_names)
     if not isinstance(source, (str, os.PathLike)):
         message = (
             f"Argument `source` must be a text or a path, one of: {_KINDS}. Received: "
@@ -98,11 +104,11 @@ def load_source(
     if is_saved_dataset(path):
         return load_saved_dataset(path, batch_size)
     if path.is_dir():
-        return load_image_folder(path, batch_size, image_shape)
+        return load_image_folder(path, batch_size, image_shape, names)
     if path.suffix.lower() == ".npz":
-        return load_npz(path, batch_size)
+        return load_npz(path, batch_size, names)
     if path.suffix.lower() in SUFFIXES:
-        return load_table(path, batch_size, columns, model)
+        return load_table(path, batch_size, columns, model, names)
     message = (
         f"The data source must be one of: {_KINDS}. "
         f"Received: {source!r}, a file with the ending {path.suffix!r}. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from .source import DataSource
 SUFFIXES = (".csv", ".parquet")
 
 _LABELS = ("label", "labels")
+_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
 _IDS = ("id", "ids")
 
 
@@ -39,11 +41,19 @@ class Columns(NamedTuple):
     text: str | None = None
 
 
-def load_table(path: Path, batch_size: int, columns: Columns, model: Any = None) -> DataSource:
+def load_table(
+    path: Path,
+    batch_size: int,
+    columns: Columns,
+    model: Any = None,
+    class_names: tuple[str, ...] | None = None,
+) -> DataSource:
     """Load a table with a row for each example.
 
-    Labels that are texts are numbered in sorted order, which is the order of `class_names`. Inputs
-    are a dict of columns where the model has inputs of these names, and a matrix elsewhere.
+    Labels that are texts are numbered in the order of ``class_names``; in that of their categories,
+    where a Parquet file says it; and in sorted order elsewhere. Inputs are a dict of columns where
+    the model has inputs of these names, and a matrix elsewhere. Without a column of ids the index
+    of a Parquet file, unless it only counts, gives them.
 
     Parameters
     ----------
@@ -55,6 +65,8 @@ def load_table(path: Path, batch_size: int, columns: Columns, model: Any = None)
         What its columns are.
     model
         The Keras model that the examples are for; None takes a matrix.
+    class_names
+        The names of the classes in order, where they are known.
 
     Raises
     ------
@@ -63,7 +75,7 @@ def load_table(path: Path, batch_size: int, columns: Columns, model: Any = None)
     MissingExtraError
         If pandas is not installed.
     """
-    frame = _read(path)
+    frame = _read(path, columns)
     label = _column(frame, columns.label, _LABELS, "label", path)
     if label is None:
         message = (
@@ -74,9 +86,17 @@ def load_table(path: Path, batch_size: int, columns: Columns, model: Any = None)
         raise DataSourceError(message)
     name = _column(frame, columns.id, _IDS, "id", path)
     text = _column(frame, columns.text, (), "text", path)
-    labels, class_names = number_classes(frame[label].to_numpy(), label, path)
+    given = frame[label]
+    if class_names is None and hasattr(given, "cat"):
+        class_names = tuple(str(category) for category in given.cat.categories)
+    known = given.astype(object).where(~given.isna(), None).to_numpy()
+    plain = given.to_numpy() if given.dtype.kind in "biuf" and not given.isna().any() else known
+    labels, class_names = number_classes(np.asarray(plain), label, path, class_names)
     inputs = frame[[text]] if text else frame.drop(columns=[c for c in (label, name) if c])
-    inputs = inputs.reset_index(drop=True)
+    if name is not None:
+        inputs = inputs.reset_index(drop=True)
+    if text is not None:
+        inputs = inputs.astype(str)
     if not len(inputs.columns):
         message = (
             f"The table must have at least one column of inputs. Received: {str(path)!r} with the "
@@ -123,7 +143,7 @@ def number_classes(
     """
     if labels.dtype.kind == "b":
         return labels.astype(np.int64), class_names or ("False", "True")
-    missing = [value is None or value != value for value in labels.ravel().tolist()]
+    missing = [value is None or value != value for value in labels.ravel().tolist()]  # noqa: PLR0124
     if any(missing):
         message = (
             f"Labels must not be missing. Received: {str(path)!r}, whose {name!r} lacks "
@@ -146,11 +166,11 @@ def number_classes(
     return np.vectorize(numbers.__getitem__, otypes=[np.int64])(texts), names
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, columns: Columns) -> Any:
     pandas = require("pandas", "report", "Tables need")
     try:
         is_csv = path.suffix.lower() == ".csv"
-        frame = pandas.read_csv(path) if is_csv else pandas.read_parquet(path)
+        frame = _read_csv(pandas, path, columns) if is_csv else pandas.read_parquet(path)
     except UNREADABLE as error:
         message = (
             f"The data file must be a readable CSV or Parquet table. Received: {str(path)!r}, "
@@ -160,9 +180,51 @@ def _read(path: Path) -> Any:
     if not len(frame):
         message = f"The table must have at least one row. Received: {str(path)!r}, which is empty."
         raise DataSourceError(message)
-    # The index of a Parquet file may be the ids.
-    named = frame.index.name
-    return frame.reset_index() if named and named not in frame.columns else frame
+    # A named index of a Parquet file may be the column of ids.
+    wanted = (columns.id,) if columns.id else _IDS
+    return frame.reset_index() if frame.index.name in wanted else frame
+
+
+def _read_csv(pandas: Any, path: Path, columns: Columns) -> Any:
+    """Read a CSV file: ids, labels and texts as they are written, in numbers only what is."""
+    separator = ","
+    head = pandas.read_csv(path, nrows=0)
+    if len(head.columns) == 1 and (found := re.search("[;\t]", str(head.columns[0]))):
+        separator = found[0]
+        head = pandas.read_csv(path, nrows=0, sep=separator)
+    written = [columns.label, columns.id, columns.text]
+    written += [*_LABELS] if columns.label is None else []
+    written += [*_IDS] if columns.id is None else []
+    texts = [name for name in head.columns if name in written]
+    # A class may be called NA, and a text may be "None"; among inputs that is what is missing.
+    missing = {name: [""] if name in texts else _MISSING for name in head.columns}
+    frame = pandas.read_csv(
+        path,
+        sep=separator,
+        dtype=dict.fromkeys(texts, object),
+        keep_default_na=False,
+        na_values=missing,
+        # The index that pandas writes has no name.
+        index_col=0 if str(head.columns[0]) == "Unnamed: 0" else None,
+    )
+    for name in texts:
+        frame[name] = _as_numbers(pandas, frame[name])
+    return frame
+
+
+def _as_numbers(pandas: Any, column: Any) -> Any:
+    """Return a column of texts as the numbers that they spell, unless something would be lost."""
+    if column.isna().any():
+        return column
+    lowered = column.str.strip().str.lower()
+    if lowered.isin(["true", "false"]).all():
+        return lowered == "true"
+    try:
+        numbers = pandas.to_numeric(column)
+    except ValueError:
+        return column
+    whole = numbers.dtype.kind in "iu" and (numbers.astype(str) != column).any()
+    return column if whole else numbers
 
 
 def _column(

@@ -96,6 +96,12 @@ def write_report(
         If names or ``display`` do not fit the examples, or the dataset is another one.
     """
     jinja2 = require("jinja2", "report", "Reports need")
+    if not isinstance(triage, Triage):
+        message = (
+            "Argument `triage` must be what `run_triage` returns. Received: "
+            f"{type(triage).__name__}. The folder comes first."
+        )
+        raise TypeError(message)
     check_dataset(dataset)
     check_fixed_order(dataset)
     _check_names("class_names", class_names)

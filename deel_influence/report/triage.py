@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from deel_influence.errors import LabelError, NonFiniteError
 from deel_influence.extras import require
-from deel_influence.model.influence_model import BaseInfluenceModel
+from deel_influence.model.influence_model import BaseInfluenceModel, check_influence_model
 from deel_influence.texts import csv_cell
 from deel_influence.types import Batch, Data, Verbosity
 from deel_influence.utils.example_ids import as_ids, check_unique, names_of
@@ -258,6 +258,7 @@ def run_triage(
     EmptyDatasetError
         If there are no examples.
     """
+    check_influence_model(influence_model)
     given_ids = None if ids is None else check_unique(as_ids(ids, "ids"), "ids")
     read = _batch_reader(influence_model)
     loss = influence_model.loss_function.loss

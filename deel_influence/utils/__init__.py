@@ -1,8 +1,8 @@
 """Utilities: datasets, ids, top-k, neighbours, devices, progress."""
 
 from .datasets import array_to_dataset, count_examples
-from .example_ids import ids_of, with_ids
-from .intake import as_dataset
+from .example_ids import ids_of
+from .intake import as_dataset, with_ids
 from .nearest_neighbors import BaseNearestNeighbors, LinearNearestNeighbors
 from .progress import progress_bar
 from .top_k import ORDER, BatchSort

@@ -52,7 +52,7 @@ def ids_of(dataset: tf.data.Dataset) -> np.ndarray | None:
     return names_of(dataset).ids
 
 
-def with_ids(dataset: tf.data.Dataset, ids: Any, argument: str = "ids") -> tf.data.Dataset:
+def attach_ids(dataset: tf.data.Dataset, ids: Any, argument: str = "ids") -> tf.data.Dataset:
     """Have ids go with a dataset, in place of positions.
 
     What is made of the dataset, such as ``dataset.take(1)``, has none.

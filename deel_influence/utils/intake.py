@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ..errors import BatchError
-from .example_ids import as_ids, check_unique, with_ids, with_names
-from .lazy import lazy_dataset
+from .conversion import is_numeric, is_pandas, is_scipy_sparse, tensor_of
+from .example_ids import as_ids, attach_ids, check_unique, with_names
 from .tensors import dense_dataset
+from .yielded import of_batches
 
 BATCH_SIZE = 128
 """How many examples a batch has where the data are not in batches."""
@@ -64,9 +63,15 @@ def as_dataset(
         return data
     if isinstance(getattr(data, "dataset", None), tf.data.Dataset):
         return data.dataset
+    if isinstance(data, dict) and any(hasattr(part, "to_tf_dataset") for part in data.values()):
+        message = (
+            f"Argument `{argument}` must be one split. Received: {list(data)}. Pass one of them, "
+            f"as in data[{next(iter(data))!r}]."
+        )
+        raise TypeError(message)
     if isinstance(data, keras.utils.PyDataset):
         size = len(data)
-        return _of_batches(lambda: (data[i] for i in range(size)), size, argument)
+        return of_batches(lambda: (data[i] for i in range(size)), size, argument)
     if hasattr(data, "to_tf_dataset"):
         return _of_hugging_face(data, argument, model, batch_size)
     if _is_nest_of_arrays(data):
@@ -79,19 +84,37 @@ def as_dataset(
         )
         raise TypeError(message)
     if inspect.isroutine(data) or isinstance(data, functools.partial):
-        return _of_batches(data, None, argument)
+        return of_batches(data, None, argument)
     if isinstance(data, Iterable) and isinstance(data, Sized) and not isinstance(data, str):
-        return _of_batches(lambda: iter(data), len(data), argument)
+        return of_batches(lambda: iter(data), len(data), argument)
     message = f"Argument `{argument}` must be {_FORMS}. Received: {type(data).__name__}."
     raise TypeError(message)
 
 
-def _is_pandas(value: Any) -> bool:
-    return hasattr(value, "iloc")
+def with_ids(data: Any, ids: Any) -> tf.data.Dataset:
+    """Have ids go with data, in place of positions.
+
+    Parameters
+    ----------
+    data
+        In any form that `as_dataset` takes, n examples.
+    ids
+        Integers or texts, shape ``(n,)``, all different.
+
+    Returns
+    -------
+    The dataset, with the ids. What is made of it, such as ``dataset.take(1)``, has none.
+
+    Raises
+    ------
+    ValueError
+        If they are no ids.
+    """
+    return attach_ids(as_dataset(data, "data"), ids)
 
 
 def _is_frame(value: Any) -> bool:
-    return _is_pandas(value) and value.ndim == 2
+    return is_pandas(value) and value.ndim == 2
 
 
 def _is_plain_list(value: Any) -> bool:
@@ -105,11 +128,7 @@ def _is_plain_list(value: Any) -> bool:
 def _is_array(value: Any) -> bool:
     composite = isinstance(value, tf.SparseTensor | tf.RaggedTensor)
     has_rows = hasattr(value, "__array__") or _is_plain_list(value)
-    return has_rows or composite or _is_scipy_sparse(value)
-
-
-def _is_scipy_sparse(value: Any) -> bool:
-    return hasattr(value, "tocoo")
+    return has_rows or composite or is_scipy_sparse(value)
 
 
 def _is_nest_of_arrays(data: Any) -> bool:
@@ -148,7 +167,8 @@ def _of_arrays(data: Any, argument: str, model: Any, batch_size: int) -> tf.data
     inputs = data[0] if isinstance(data, tuple) else data
     if _is_frame(inputs) and isinstance(nest, tuple) and isinstance(nest[0], tf.Tensor):
         with_names(dataset, feature_names=tuple(str(name) for name in inputs.columns))
-    return with_ids(dataset, _one_index(found, argument), argument) if found else dataset
+    ids = _one_index(found, argument)
+    return dataset if ids is None else with_names(dataset, ids=ids)
 
 
 def _sliced(nest: Any, leaves: Sequence[Any], n: int, batch_size: int) -> tf.data.Dataset:
@@ -161,8 +181,8 @@ def _sliced(nest: Any, leaves: Sequence[Any], n: int, batch_size: int) -> tf.dat
     ).prefetch(tf.data.AUTOTUNE)
 
 
-def _one_index(found: Sequence[np.ndarray], argument: str) -> np.ndarray:
-    """Return the index that pandas objects of the same examples share."""
+def _one_index(found: Sequence[np.ndarray], argument: str) -> np.ndarray | None:
+    """Return the index that pandas objects of the same examples share; None if it only counts."""
     if any(not np.array_equal(found[0], other) for other in found[1:]):
         message = (
             f"Argument `{argument}` must hold pandas objects with the same index, because it gives "
@@ -170,17 +190,16 @@ def _one_index(found: Sequence[np.ndarray], argument: str) -> np.ndarray:
             ".reset_index(drop=True) on each."
         )
         raise ValueError(message)
-    return found[0]
+    counts = not found or np.array_equal(found[0], np.arange(len(found[0])))
+    return None if counts else check_unique(found[0], f"{argument}` or its index, `index")
 
 
 def _note_index(part: Any, found: list[np.ndarray], argument: str) -> None:
-    """Take the index of a pandas object as ids, unless it only counts."""
+    """Take the index of a pandas object as ids."""
     index = part.index.to_numpy()
     if index.dtype.kind not in "iu":
         index = np.array([str(value) for value in part.index], str)
-    elif np.array_equal(index, np.arange(len(index))):
-        return
-    found.append(check_unique(as_ids(index, argument), f"{argument}` or its index, `index"))
+    found.append(as_ids(index, argument))
 
 
 def _read(part: Any, argument: str, found: list[np.ndarray]) -> Any:
@@ -189,19 +208,21 @@ def _read(part: Any, argument: str, found: list[np.ndarray]) -> Any:
         return {name: _read(value, argument, found) for name, value in part.items()}
     if isinstance(part, tuple | list) and not _is_plain_list(part):
         return tuple(_read(value, argument, found) for value in part)
-    if _is_pandas(part):
+    if is_pandas(part):
         _note_index(part, found, argument)
-    return _tensor_of(part, argument)
+    return tensor_of(part, argument)
 
 
 def _inputs_of(part: Any, model: Any, argument: str, found: list[np.ndarray]) -> Any:
     """Return the inputs as the model takes them: a DataFrame by columns, or as a matrix."""
-    inputs = getattr(getattr(model, "model", model), "input", None)
+    inputs = _taken_by(model)
     names = _names_of(inputs)
     if _is_frame(part) and names:
         return _columns_of(part, names, argument, found)
     if _is_frame(part):
-        wrong = [str(name) for name, kind in part.dtypes.items() if not _is_numeric(kind)]
+        wrong = [str(name) for name, kind in part.dtypes.items() if not is_numeric(kind)]
+        if wrong and model is None:
+            return _columns_of(part, list(part.columns), argument, found)
         if wrong and len(part.columns) > 1:
             message = (
                 f"Argument `{argument}` must have columns of numbers, because the model takes one "
@@ -220,11 +241,17 @@ def _inputs_of(part: Any, model: Any, argument: str, found: list[np.ndarray]) ->
     return tensor
 
 
+def _taken_by(model: Any) -> Any:
+    """Return what a model takes, as a nest of tensors; None where that is not known."""
+    inputs = getattr(getattr(model, "model", model), "input", None)
+    return inputs[0] if isinstance(inputs, tuple | list) and len(inputs) == 1 else inputs
+
+
 def _names_of(inputs: Any) -> list[str]:
     """Return the names of the inputs of a model, where it has several or takes a dict."""
     if isinstance(inputs, dict):
         return list(inputs)
-    if isinstance(inputs, tuple | list) and len(inputs) > 1:
+    if isinstance(inputs, tuple | list):
         return [part.name for part in inputs]
     return []
 
@@ -241,60 +268,14 @@ def _columns_of(
         )
         raise ValueError(message)
     _note_index(frame, found, argument)
-    return {str(name): _tensor_of(frame[name], f"{argument}[{name!r}]") for name in names}
-
-
-def _is_numeric(kind: Any) -> bool:
-    return getattr(kind, "kind", "O") in "biuf"
-
-
-def _tensor_of(part: Any, argument: str) -> Any:
-    """Return an array as a tensor."""
-    if isinstance(part, tf.SparseTensor | tf.RaggedTensor):
-        return part
-    if _is_scipy_sparse(part):
-        found = part.tocoo()
-        places = np.stack([found.row, found.col], axis=1)
-        return tf.sparse.reorder(tf.SparseTensor(places, found.data, found.shape))
-    if _is_pandas(part):
-        kinds = part.dtypes if part.ndim == 2 else [part.dtype]
-        if all(_is_numeric(kind) for kind in kinds):
-            # Types of pandas that know missing values need another to have NaN in.
-            missing = bool(np.any(part.isna().to_numpy()))
-            whole = np.result_type(*(kind.type for kind in kinds))
-            part = part.to_numpy(dtype=keras.config.floatx() if missing else whole)
-        else:
-            part = part.to_numpy(dtype=object)
-    values = part if isinstance(part, tf.Tensor) else _array_of(part, argument)
-    if isinstance(values, np.ndarray) and values.dtype.kind in "OUT":
-        flat = values.ravel().tolist()
-        if not all(isinstance(value, str | bytes) for value in flat):
-            raise _odd_array(", ".join(sorted({type(value).__name__ for value in flat})), argument)
-        return tf.reshape(tf.constant(flat, tf.string), values.shape)
-    return tf.convert_to_tensor(values)
-
-
-def _array_of(part: Any, argument: str) -> np.ndarray:
-    try:
-        return np.asarray(part)
-    except ValueError as error:  # lists of different lengths
-        received = "lists of different lengths"
-        raise _odd_array(received, argument) from error
-
-
-def _odd_array(received: str, argument: str) -> ValueError:
-    message = (
-        f"Argument `{argument}` must hold numbers or texts in arrays of one shape. Received: an "
-        f"array of objects ({received}). Fill in what is missing, and pad sequences to one length."
-    )
-    return ValueError(message)
+    return {str(name): tensor_of(frame[name], f"{argument}[{name!r}]") for name in names}
 
 
 def _of_hugging_face(data: Any, argument: str, model: Any, batch_size: int) -> tf.data.Dataset:
     """Read a Hugging Face dataset by its own means: the label column, and the model's inputs."""
     columns = list(data.column_names)
     label = next((name for name in _LABEL_COLUMNS if name in columns), None)
-    inputs = getattr(getattr(model, "model", model), "input", None)
+    inputs = _taken_by(model)
     names = [name for name in _names_of(inputs) if name in columns]
     names = names or [name for name in columns if name not in _LABEL_COLUMNS]
     if label is None or not names:
@@ -305,7 +286,14 @@ def _of_hugging_face(data: Any, argument: str, model: Any, batch_size: int) -> t
             "shuffle=False)."
         )
         raise ValueError(message)
-    dataset = data.to_tf_dataset(
+    if len(names) > 1 and getattr(inputs, "shape", None) is not None:
+        message = (
+            f"Argument `{argument}` must have one column of inputs, because the model has one "
+            f"input. Received: {names} beside the labels {label!r}. Use .select_columns([...])."
+        )
+        raise ValueError(message)
+    # Of a copy: its clean-up would take a dataset of another format apart.
+    dataset = data.with_format(None).to_tf_dataset(
         columns=names if len(names) > 1 else names[0],
         label_cols=label,
         batch_size=batch_size,
@@ -313,65 +301,3 @@ def _of_hugging_face(data: Any, argument: str, model: Any, batch_size: int) -> t
     )
     class_names = getattr(data.features[label], "names", None)
     return with_names(dataset, class_names=class_names and tuple(class_names))
-
-
-def _of_batches(start: Callable[[], Iterable[Any]], size: int | None, argument: str) -> Any:
-    """Make a dataset of what yields batches, anew for each pass."""
-
-    def batches() -> Iterator[Any]:
-        for batch in start():
-            yield _as_batch(batch, argument)
-
-    first = list(islice(batches(), 2))
-    if not first:
-        return tf.data.Dataset.from_tensors(tf.zeros((0, 1)))
-    spec = tf.nest.map_structure(_common_spec, first[0])
-    if _has_structure(first[-1], spec):
-        # Of two batches, so that an axis that varies is known to.
-        spec = tf.nest.map_structure(_common_spec, *first)
-    else:
-        _fitting(first[-1], spec, 1, argument)
-
-    def generate() -> Iterator[Any]:
-        for number, batch in enumerate(batches()):
-            yield _fitting(batch, spec, number, argument)
-
-    return lazy_dataset(generate, spec, size)
-
-
-def _as_batch(batch: Any, argument: str) -> Any:
-    """Return a batch of arrays as one of tensors, lists as tuples."""
-    if isinstance(batch, dict):
-        return {name: _as_batch(part, argument) for name, part in batch.items()}
-    if isinstance(batch, tuple | list):
-        return tuple(_as_batch(part, argument) for part in batch if part is not None)
-    return _tensor_of(batch, argument)
-
-
-def _common_spec(*parts: tf.Tensor) -> tf.TypeSpec:
-    shapes = [part.shape for part in parts]
-    if not all(isinstance(part, tf.Tensor) for part in parts) or not shapes[0].rank:
-        return tf.type_spec_from_value(parts[0])
-    axes = [a[0] if len(set(a)) == 1 else None for a in zip(*shapes, strict=False)]
-    return tf.TensorSpec([None, *axes[1:]], parts[0].dtype)
-
-
-def _has_structure(batch: Any, spec: Any) -> bool:
-    try:
-        tf.nest.assert_same_structure(batch, spec)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _fitting(batch: Any, spec: Any, number: int, argument: str) -> Any:
-    """Return a batch that has the form of the first ones."""
-    pairs = zip(tf.nest.flatten(batch), tf.nest.flatten(spec), strict=False)
-    if _has_structure(batch, spec) and all(one.is_compatible_with(part) for part, one in pairs):
-        return batch
-    found = [f"{tuple(part.shape)} {part.dtype.name}" for part in tf.nest.flatten(batch)]
-    message = (
-        f"Argument `{argument}` must yield batches of one form. Received: batch {number} (counting "
-        f"from 0) of {', '.join(found)}, which the first ones are not. Pad sequences to one length."
-    )
-    raise BatchError(message)

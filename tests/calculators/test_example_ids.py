@@ -11,7 +11,7 @@ from deel_influence.calculators.blocks import InfluenceBlock
 from deel_influence.common import InfluenceModel
 from deel_influence.ihvp import EKFACIHVP, ExactIHVP
 from deel_influence.influence import FirstOrderInfluenceCalculator, InfluenceBreakdownCalculator
-from deel_influence.utils.example_ids import with_ids
+from deel_influence.utils import with_ids
 
 N, M = 11, 5
 NAMES = np.array([f"mail-{7 * i % N:02d}" for i in range(N)])

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 TEXTS = ["a good film", "a bad film", "one fine movie", "no plot at all"] * 3
+PLAIN = ("--ihvp", "identity")
 OWN_LAYER = """
 import keras
 
@@ -116,3 +117,9 @@ def test_a_module_that_cannot_be_imported_is_named(
         in (result.stderr)
     )
     assert message in result.stderr
+
+
+def test_a_column_of_what_has_no_columns_is_refused(triage, model_path, data_path):
+    result, _ = triage(model_path, data_path, *PLAIN, "--id", "key")
+    assert result.exit_code == 2
+    assert "--id names a column of a CSV or Parquet file. Received: --id key" in result.stderr

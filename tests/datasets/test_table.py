@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from deel_influence.datasets import load_source
 from deel_influence.datasets.table import Columns
@@ -94,13 +95,12 @@ def test_truth_values_are_two_classes(written):
         (lambda t: t.assign(id=["a", "b", "a"]), Columns(), r"id of data.*the id 'a' for 2"),
         (lambda t: t.assign(id=[1.5, 2, 3]), Columns(), "an integer or a text.*float64"),
         (lambda t: t.assign(label=["a", None, "b"]), Columns(), "lacks 1 of 3, first in row 1"),
-        (lambda t: t.assign(caps=["x", "y", "z"]), Columns(), r"texts or categories in \['caps'\]"),
         (lambda t: t[["id", "label"]], Columns(), "at least one column of inputs"),
         (lambda t: t[:0], Columns(), "at least one row"),
     ],
     ids=[
         *("no labels", "other label", "other id", "other text", "id twice", "fractions as ids"),
-        *("missing label", "texts", "no inputs", "empty"),
+        *("missing label", "no inputs", "empty"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(written, change, columns, message):
@@ -133,3 +133,64 @@ def test_class_names_in_npz_files_say_the_order(tmp_path):
     source = load_source(path)
     assert next(iter(source.dataset))[1].numpy().tolist() == [0, 1, 0]
     assert source.class_names == ("b", "a")
+
+
+def test_queries_are_numbered_by_the_classes_of_the_training_set(written):
+    few = table().assign(label=["spam", "spam", "spam"])
+    source = load_source(written(few, index=False), class_names=("eggs", "ham", "spam"))
+    assert next(iter(source.dataset))[1].numpy().tolist() == [2, 2, 2]
+    with pytest.raises(DataSourceError, match=r"among the class names \['eggs'\].*'spam'"):
+        load_source(written(few, index=False), class_names=["eggs"])
+
+
+def test_categories_keep_their_order(tmp_path):
+    kinds = pd.CategoricalDtype(["spam", "ham", "eggs"])
+    table().astype({"label": kinds}).to_parquet(tmp_path / "data.parquet")
+    source = load_source(tmp_path / "data.parquet")
+    assert source.class_names == ("spam", "ham", "eggs")
+    assert next(iter(source.dataset))[1].numpy().tolist() == [0, 1, 0]
+
+
+def test_ids_and_classes_are_read_as_they_are_written(tmp_path):
+    frame = table().assign(id=["0001", "0002", "0010"], label=["NA", "None", "NA"])
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    source = load_source(tmp_path / "data.csv")
+    assert source.ids.tolist() == ["0001", "0002", "0010"]
+    assert source.class_names == ("NA", "None")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_and_an_index_column_are_found(tmp_path, separator):
+    table().drop(columns="id").to_csv(tmp_path / "data.csv", sep=separator)
+    source = load_source(tmp_path / "data.csv")
+    assert source.feature_names == ("length", "caps")
+    assert source.ids is None
+
+
+def test_the_index_of_a_parquet_file_gives_the_ids(tmp_path):
+    frame = table().drop(columns="id")
+    frame.set_axis(["u", "v", "w"]).to_parquet(tmp_path / "data.parquet")
+    assert load_source(tmp_path / "data.parquet").ids.tolist() == ["u", "v", "w"]
+    named = frame.set_axis(pd.Index([5, 3, 4], name="id"))
+    named.to_parquet(tmp_path / "named.parquet")
+    assert load_source(tmp_path / "named.parquet").ids.tolist() == [5, 3, 4]
+
+
+def test_missing_labels_of_any_type_are_told(tmp_path):
+    for missing in (pd.array(["a", pd.NA, "b"], "string"), pd.array([1, pd.NA, 0], "Int64")):
+        table().assign(label=missing).to_parquet(tmp_path / "data.parquet")
+        with pytest.raises(DataSourceError, match="lacks 1 of 3, first in row 1"):
+            load_source(tmp_path / "data.parquet")
+
+
+def test_image_folders_and_arrays_take_the_classes_of_the_training_set(tmp_path):
+    (tmp_path / "images" / "bee").mkdir(parents=True)
+    pixels = tf.zeros((2, 2, 3), tf.uint8)
+    (tmp_path / "images" / "bee" / "1.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    source = load_source(tmp_path / "images", class_names=["ant", "bee"])
+    assert next(iter(source.dataset))[1].numpy().tolist() == [1]
+    with pytest.raises(DataSourceError, match=r"among the classes \['ant'\]. Received.*'bee'"):
+        load_source(tmp_path / "images", class_names=["ant"])
+    np.savez(tmp_path / "data.npz", x=np.zeros((1, 2)), y=["bee"])
+    source = load_source(tmp_path / "data.npz", class_names=["ant", "bee"])
+    assert next(iter(source.dataset))[1].numpy().tolist() == [1]

@@ -1,6 +1,7 @@
 """Data in every form that `fit` takes become the same batches, with their names."""
 
 import functools
+import gc
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from deel_influence.errors import BatchError
 from deel_influence.utils.example_ids import ids_of
-from deel_influence.utils.intake import BATCH_SIZE, as_dataset
+from deel_influence.utils.intake import BATCH_SIZE, as_dataset, with_ids
 
 N = 2 * BATCH_SIZE + 5
 
@@ -170,9 +171,9 @@ def test_an_index_gives_the_ids_unless_it_only_counts(index, expected):
     assert (found if expected is None else found.tolist()) == expected
 
 
-def unequal_index():
+def unequal_index(*, one_counts: bool = False):
     rows = pd.DataFrame({"a": [1.0, 2, 3]}, index=[1, 2, 3])
-    return rows, pd.Series([0, 1, 0], index=[3, 2, 1])
+    return rows, pd.Series([0, 1, 0], index=None if one_counts else [3, 2, 1])
 
 
 @pytest.mark.parametrize(
@@ -189,8 +190,8 @@ def unequal_index():
             r"an array of objects \(lists of different lengths\)",
         ),
         ((np.array([{}, None]), [0, 1]), ValueError, r"an array of objects \(NoneType, dict\)"),
-        ((frame(), [0, 1, 0]), ValueError, r"texts or categories in \['job'\]. Encode"),
         (unequal_index(), ValueError, "pandas objects with the same index"),
+        (unequal_index(one_counts=True), ValueError, "pandas objects with the same index"),
         (
             (pd.DataFrame({"a": [1.0, 2.0]}, index=[4, 4]), [0, 1]),
             ValueError,
@@ -199,13 +200,21 @@ def unequal_index():
     ],
     ids=[
         *("number", "path", "generator", "lengths", "scalar", "ragged lists", "objects"),
-        *("texts in a matrix", "two orders", "index twice"),
+        *("two orders", "one order", "index twice"),
     ],
 )
 def test_what_is_none_of_them_is_refused(data, error, message):
     with pytest.raises(error, match=message) as raised:
         as_dataset(data, "data")
     assert str(raised.value).startswith("Argument `data")
+
+
+def test_texts_make_no_matrix_for_a_model_and_columns_where_none_is_known():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match=r"texts or categories in \['job'\]. Encode"):
+        as_dataset((frame(), [0, 1, 0]), model=model)
+    inputs, _ = next(iter(as_dataset((frame(), [0, 1, 0]))))
+    assert set(inputs) == {"age", "job", "pet"}
 
 
 def test_a_missing_column_is_named():
@@ -246,3 +255,22 @@ def test_hugging_face_datasets_are_read_by_their_own_means(columns):
     np.testing.assert_array_equal(labels, Y[:BATCH_SIZE])
     with pytest.raises(ValueError, match="must have a column of labels"):
         as_dataset(data.remove_columns("label"))
+
+
+def test_a_hugging_face_dataset_is_left_as_it_is():
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_dict({"x": X.tolist(), "label": Y}).with_format("numpy")
+    list(as_dataset(data))
+    gc.collect()
+    assert data.column_names == ["x", "label"]
+    with pytest.raises(TypeError, match=r"must be one split. Received: \['train'\]"):
+        as_dataset(datasets.DatasetDict(train=data))
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    wide = datasets.Dataset.from_dict({"x": [1.0], "z": [2.0], "label": [0]})
+    with pytest.raises(ValueError, match=r"one input. Received: \['x', 'z'\]"):
+        as_dataset(wide, model=model)
+
+
+def test_ids_go_with_arrays_too():
+    dataset = with_ids((X[:3], Y[:3]), ["a", "b", "c"])
+    assert ids_of(dataset).tolist() == ["a", "b", "c"]
