@@ -243,7 +243,10 @@ def _inputs_of(part: Any, model: Any, argument: str, found: list[np.ndarray]) ->
 
 def _taken_by(model: Any) -> Any:
     """Return what a model takes, as a nest of tensors; None where that is not known."""
-    inputs = getattr(getattr(model, "model", model), "input", None)
+    network = getattr(model, "model", model)
+    # A Sequential model has no `input` before it was called.
+    inputs = getattr(network, "input", None)
+    inputs = getattr(network, "inputs", None) if inputs is None else inputs
     return inputs[0] if isinstance(inputs, tuple | list) and len(inputs) == 1 else inputs
 
 
