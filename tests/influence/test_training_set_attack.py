@@ -230,8 +230,8 @@ def test_one_of_several_inputs_is_perturbed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ids": ()}, "`ids` must hold the integer ids"),
-        ({"ids": (3, 3)}, "each once"),
+        ({"ids": ()}, "`ids` must give an integer or a text"),
+        ({"ids": (3, 3)}, "an id of its own"),
         ({"ids": (3, 30)}, r"of which \[3\] were found"),
         ({"step_size": 0.0}, "`step_size` must be a finite number > 0"),
         ({"radius": -1.0}, "`radius` must be a finite number > 0"),

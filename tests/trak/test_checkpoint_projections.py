@@ -131,7 +131,7 @@ def test_vectors_and_top_lists_are_those_of_all_projections(tmp_path):
             batches(),
             4,
             influence_vector_in_cache=cache,
-            load_influence_vector_ds_path=path,
+            load_influence_vector_ds_path=path if cache is CACHE.DISK else None,
             return_ids=True,
         )
         found = [(values, ids) for _, values, _, ids in best]
@@ -222,7 +222,7 @@ def test_a_kind_that_takes_no_seed_serves_one_checkpoint_and_no_more():
     )
     expected, _ = dense_trak([model.model], [matrix_of(Fixed(model))], DAMPING)
     assert_close(scores, expected, 1e-8)
-    with pytest.raises(TypeError, match=r"settings of its `get_config`. Received: Fixed"):
+    with pytest.raises(TypeError, match=r"settings of its `get_config`, .* Received: Fixed"):
         TRAK([model, model], batches(), Fixed(model), damping=DAMPING, verbose=0)
 
 
