@@ -36,7 +36,7 @@ def load_npz(path: Path, batch_size: int) -> DataSource:
         If the file is unreadable, lacks keys or its arrays do not fit each other.
     """
     arrays = _read(path)
-    x_key, y_key = _find_examples(arrays, path)
+    x_key, y_key = find_examples(arrays, path)
     x, y = arrays[x_key], arrays[y_key]
     for key in (x_key, y_key):
         _check_examples(key, arrays[key], path)
@@ -70,7 +70,14 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise DataSourceError(message) from error
 
 
-def _find_examples(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[str, str]:
+def find_examples(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[str, str]:
+    """Return what the inputs and the labels among the arrays of a file are called.
+
+    Raises
+    ------
+    DataSourceError
+        If there are none.
+    """
     for keys in _EXAMPLE_KEYS:
         if all(key in arrays for key in keys):
             return keys

@@ -39,6 +39,31 @@ class Columns(NamedTuple):
     text: str | None = None
 
 
+class Table(NamedTuple):
+    """A table of n examples as it was read.
+
+    Attributes
+    ----------
+    frame
+        All of it.
+    label, id
+        The columns of labels and of ids, if there is one.
+    labels
+        The labels as numbers, shape ``(n,)``.
+    ids
+        The ids, shape ``(n,)``; None where positions are.
+    class_names
+        What the labels 0, 1, ... are called, where they were texts.
+    """
+
+    frame: Any
+    label: str
+    id: str | None
+    labels: np.ndarray
+    ids: np.ndarray | None
+    class_names: tuple[str, ...] | None
+
+
 def load_table(path: Path, batch_size: int, columns: Columns, model: Any = None) -> DataSource:
     """Load a table with a row for each example.
 
@@ -63,6 +88,43 @@ def load_table(path: Path, batch_size: int, columns: Columns, model: Any = None)
     MissingExtraError
         If pandas is not installed.
     """
+    table = read_table(path, columns)
+    text = _column(table.frame, columns.text, (), "text", path)
+    named = [column for column in (table.label, table.id) if column]
+    inputs = table.frame[[text]] if text else table.frame.drop(columns=named)
+    inputs = inputs.reset_index(drop=True)
+    if not len(inputs.columns):
+        message = (
+            f"The table must have at least one column of inputs. Received: {str(path)!r} with the "
+            f"columns {_names(table.frame)}."
+        )
+        raise DataSourceError(message)
+    try:
+        dataset = as_dataset((inputs, table.labels), f"inputs of {path.name}", model, batch_size)
+    except ValueError as error:
+        message = f"The table must fit the model. Received: {str(path)!r}. {error}"
+        raise DataSourceError(message) from error
+    spec = dataset.element_spec[0]
+    is_matrix = isinstance(spec, tf.TensorSpec) and spec.shape.rank == 2 and spec.dtype != tf.string
+    return DataSource(
+        name=path.name,
+        dataset=dataset,
+        ids=table.ids,
+        class_names=table.class_names,
+        feature_names=tuple(_names(inputs)) if is_matrix else None,
+    )
+
+
+def read_table(path: Path, columns: Columns) -> Table:
+    """Read a table, its labels and its ids.
+
+    Raises
+    ------
+    DataSourceError
+        If the file is unreadable, lacks a column, or has ids or labels that are none.
+    MissingExtraError
+        If pandas is not installed.
+    """
     frame = _read(path)
     label = _column(frame, columns.label, _LABELS, "label", path)
     if label is None:
@@ -73,33 +135,16 @@ def load_table(path: Path, batch_size: int, columns: Columns, model: Any = None)
         )
         raise DataSourceError(message)
     name = _column(frame, columns.id, _IDS, "id", path)
-    text = _column(frame, columns.text, (), "text", path)
     labels, class_names = number_classes(frame[label].to_numpy(), label, path)
-    inputs = frame[[text]] if text else frame.drop(columns=[c for c in (label, name) if c])
-    inputs = inputs.reset_index(drop=True)
-    if not len(inputs.columns):
-        message = (
-            f"The table must have at least one column of inputs. Received: {str(path)!r} with the "
-            f"columns {_names(frame)}."
-        )
-        raise DataSourceError(message)
-    try:
-        dataset = as_dataset((inputs, labels), f"inputs of {path.name}", model, batch_size)
-        ids = None if name is None else as_ids(frame[name].to_numpy(), f"{name} of {path.name}")
-        if ids is not None:
-            check_unique(ids, f"{name} of {path.name}")
-    except ValueError as error:
-        message = f"The table must fit the model. Received: {str(path)!r}. {error}"
-        raise DataSourceError(message) from error
-    spec = dataset.element_spec[0]
-    is_matrix = isinstance(spec, tf.TensorSpec) and spec.shape.rank == 2 and spec.dtype != tf.string
-    return DataSource(
-        name=path.name,
-        dataset=dataset,
-        ids=ids,
-        class_names=class_names,
-        feature_names=tuple(_names(inputs)) if is_matrix else None,
-    )
+    ids = None
+    if name is not None:
+        argument = f"{name} of {path.name}"
+        try:
+            ids = check_unique(as_ids(frame[name].to_numpy(), argument), argument)
+        except ValueError as error:
+            message = f"The table must have ids. Received: {str(path)!r}. {error}"
+            raise DataSourceError(message) from error
+    return Table(frame, label, name, labels, ids, class_names)
 
 
 def number_classes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -117,9 +118,10 @@ def correct_dataset(
     known = np.concatenate([part for _, part in batches])
     names = dataset_names.class_names if class_names is None else class_names
     corrections = correct(decisions, _ids(ids, known), labels, names, drop, relabel)
-    result = _corrected_batches(
-        dataset, corrections.corrected(labels), None if corrections.kept.all() else corrections.kept
-    )
+    result = _corrected_batches(dataset, corrections.corrected(labels), corrections.kept)
+    ends = np.cumsum([0, *(len(part) for _, part in batches)])
+    left = sum(corrections.kept[a:b].any() for a, b in itertools.pairwise(ends))
+    result = result.apply(tf.data.experimental.assert_cardinality(left)).prefetch(tf.data.AUTOTUNE)
     with_names(
         result, class_names=dataset_names.class_names, feature_names=dataset_names.feature_names
     )
@@ -127,11 +129,11 @@ def correct_dataset(
 
 
 def _corrected_batches(
-    dataset: tf.data.Dataset, labels: np.ndarray, kept: np.ndarray | None
+    dataset: tf.data.Dataset, labels: np.ndarray, kept: np.ndarray
 ) -> tf.data.Dataset:
     """Put labels ``(n, ...)`` in the place of those of a dataset, and take examples out."""
     new = tf.constant(labels, dataset.element_spec[1].dtype)
-    stays = None if kept is None else tf.constant(kept)
+    stays = None if kept.all() else tf.constant(kept)
 
     def step(start: tf.Tensor, batch: Any) -> tuple[tf.Tensor, Any]:
         x, y, *weights = batch
@@ -145,7 +147,7 @@ def _corrected_batches(
     result = dataset.scan(np.int64(0), step)
     if stays is not None:
         result = result.filter(lambda x, y, *weights: tf.shape(y)[0] > 0)
-    return result.prefetch(tf.data.AUTOTUNE)
+    return result
 
 
 def _correct(
