@@ -10,7 +10,7 @@
   const byId = new Map(rows.map((row) => [idOf(row), row]));
   const classes = new Map(
     Array.from(find("classes")?.options ?? [], (option) => [option.dataset.number, option.value]));
-  // What tables have in place of names that they would take for formulas.
+  // Names by what tables have in their place.
   const written = (names) => new Map(Array.from(names, (name) => [plain(name), name]));
   const idsWritten = written(byId.keys());
   const classesWritten = written(classes.values());
@@ -140,9 +140,20 @@
     return `${JSON.stringify({ run, decisions: entries() }, null, 1)}\n`;
   }
 
-  // A text that no spreadsheet takes for a formula.
+  // A control character, or another that steers, as Python writes it.
+  function escaped(char) {
+    const code = char.codePointAt(0);
+    const short = { 9: "\\t", 10: "\\n", 13: "\\r" }[code];
+    const hex = code.toString(16);
+    if (short) return short;
+    if (code < 0x100) return `\\x${hex.padStart(2, "0")}`;
+    return code < 0x10000 ? `\\u${hex.padStart(4, "0")}` : `\\U${hex.padStart(8, "0")}`;
+  }
+
+  // A text as tables hold it, which steers nothing and which no spreadsheet takes for a formula.
   function plain(text) {
-    const line = text.replaceAll("\n", "\\n").replaceAll("\t", "\\t");
+    const line = text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu,
+      (char) => "\u00ad\u200c\u200d".includes(char) ? char : escaped(char));
     return /^\s*[=+\-@＝＋－＠]/.test(line) ? `'${line}` : line;
   }
 
@@ -187,9 +198,9 @@
     const of = (cells, name) => cells[head.indexOf(name)] ?? "";
     const told = comments.map((line) => /^#\s*run:\s*(\S+)/.exec(line)?.[1]).find(Boolean);
     const decisions = lines.map((cells) => ({
-      id: idsWritten.get(of(cells, "id")) ?? of(cells, "id"),
+      id: of(cells, "id"),
       decision: of(cells, "decision").trim(),
-      label: classesWritten.get(of(cells, "label")) ?? of(cells, "label"),
+      label: of(cells, "label"),
     }));
     return { run: told ?? (lines.length ? of(lines[0], "run") : ""), decisions };
   }
@@ -200,14 +211,14 @@
     if (file.run !== run || !Array.isArray(file.decisions)) {
       throw new Error(`it is of the run ${file.run || "of no name"}, and this page of ${run}`);
     }
-    const names = new Set(classes.values());
     return file.decisions.map((entry, place) => {
       const { id, decision, label } = { label: "", ...entry };
-      const fits = decision === "relabel" ? names.has(String(label)) : String(label) === "";
-      if (typeof id === "object" || !kinds.includes(decision) || !fits) {
+      const name = classesWritten.get(plain(String(label)));
+      const fits = decision === "relabel" ? name !== undefined : String(label) === "";
+      if (!["string", "number"].includes(typeof id) || !kinds.includes(decision) || !fits) {
         throw new Error(`decision ${place + 1} (${id}: ${decision} ${label}) cannot be`);
       }
-      return [String(id), { decision, label: String(label) }];
+      return [idsWritten.get(plain(String(id))) ?? String(id), { decision, label: name ?? "" }];
     });
   }
 
