@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..utils.digests import run_digest
 from .triage import Triage
 
 # A matrix of more classes is no overview.
@@ -40,6 +41,18 @@ class Matrix:
     rows: list[list[tuple[int, int]]]
 
 
+def describe_labels(triage: Triage, positions: np.ndarray) -> dict[str, Any]:
+    """Return what the page says of labels: all there are, and those at positions ``(k,)``."""
+    given, predicted = triage.labels[positions], triage.predicted[positions]
+    return {
+        "run": run_digest(triage.ids, triage.labels),
+        "classes": all_classes(triage),
+        "given": count_classes(triage, given),
+        "predicted": count_classes(triage, predicted),
+        "matrix": label_matrix(triage, given, predicted),
+    }
+
+
 def all_classes(triage: Triage) -> list[Choice]:
     """Return the classes that a label can be; none where labels are values."""
     if not triage.has_classes:
@@ -61,9 +74,8 @@ def count_classes(triage: Triage, labels: np.ndarray) -> list[Choice]:
     ]
 
 
-def label_matrix(triage: Triage, positions: np.ndarray) -> Matrix | None:
-    """Count given and predicted labels at positions ``(k,)``; None where that is no overview."""
-    given, predicted = triage.labels[positions], triage.predicted[positions]
+def label_matrix(triage: Triage, given: np.ndarray, predicted: np.ndarray) -> Matrix | None:
+    """Count pairs of given and predicted labels ``(k,)``; None where that is no overview."""
     classes = count_classes(triage, np.concatenate([given, predicted]))
     if not 1 < len(classes) <= _MOST_IN_MATRIX:
         return None

@@ -15,7 +15,6 @@ import numpy as np
 
 from deel_influence.extras import require
 from deel_influence.utils.datasets import check_dataset
-from deel_influence.utils.digests import run_digest
 from deel_influence.utils.example_ids import names_of
 from deel_influence.utils.files import replacing
 from deel_influence.utils.order import check_fixed_order
@@ -28,7 +27,7 @@ from .charts import FRAME, draw_curve, draw_histogram
 from .contents import Curve, Table
 from .examples import Example, describe_examples
 from .inputs import MAX_FEATURE_COLUMNS, WAVE_HEIGHT, WAVE_WIDTH
-from .overview import all_classes, count_classes, label_matrix
+from .overview import describe_labels
 from .samples import read_samples
 from .triage import Triage
 
@@ -130,11 +129,7 @@ def write_report(
         plots=[draw_curve(curve) for curve in curves],
         tables=[_format_table(table) for table in extra_tables],
         examples=examples,
-        run=run_digest(triage.ids, triage.labels),
-        classes=all_classes(triage),
-        given=count_classes(triage, triage.labels[positions]),
-        predicted=count_classes(triage, triage.predicted[positions]),
-        matrix=label_matrix(triage, positions),
+        **describe_labels(triage, positions),
         per_page=_PER_PAGE,
         columns=_columns(examples),
         num_examples=len(triage),

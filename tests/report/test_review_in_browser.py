@@ -66,6 +66,19 @@ def test_many_examples_go_to_pages_and_keys_turn_them(page: Page) -> None:
     assert page.all("img", "naturalWidth") == ["8"] * 100
 
 
+def test_buttons_and_the_head_of_the_table_stay_in_sight(page: Page) -> None:
+    page.show(make_triage(np.arange(40) % 2, np.arange(40.0)))
+    page.find("button[data-view='rows']").click()
+    row = page.browser.find_elements("css selector", "tr.example")[30]
+    page.browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", row)
+    script = "return arguments[0].getBoundingClientRect()"
+    desk, head = (
+        page.browser.execute_script(script, page.find(name)) for name in (".desk", "#examples th")
+    )
+    assert desk["top"] == 0
+    assert head["top"] == pytest.approx(desk["bottom"], abs=1)
+
+
 def test_what_needs_scripts_is_said_where_there_are_none(page: Page) -> None:
     command = "Emulation.setScriptExecutionDisabled"
     page.browser.execute_cdp_cmd(command, {"value": True})

@@ -43,6 +43,14 @@ const page = (() => {
     return "text" in cell ? cell.value : Number(cell.value);
   }
 
+  // Keep the head of a table in sight where the table is no wider than its box.
+  function fit() {
+    const desk = document.querySelector(".desk");
+    const box = table.parentElement;
+    document.documentElement.style.setProperty("--desk", `${desk.offsetHeight}px`);
+    box.classList.toggle("fits", table.className === "rows" && table.offsetWidth <= box.clientWidth);
+  }
+
   // Draw the rows of one page.
   function draw() {
     const first = at * perPage;
@@ -55,6 +63,7 @@ const page = (() => {
     pager.querySelector("[data-step='-1']").disabled = at === 0;
     pager.querySelector("[data-step='1']").disabled = at >= pages - 1;
     if (!current?.isConnected) mark(shown[0] ?? null);
+    fit();
   }
 
   function turn(step) {
@@ -149,6 +158,7 @@ const page = (() => {
     document.querySelectorAll("button[data-view]").forEach((button) => {
       button.setAttribute("aria-pressed", String(button.dataset.view === kind));
     });
+    fit();
   }
 
   function enlarge(picture) {
@@ -188,6 +198,7 @@ const page = (() => {
     else filter.value = "";
     filter.addEventListener(filter.type === "search" ? "input" : "change", choose);
   }
+  window.addEventListener("resize", fit);
   // Wide rows are hard to read on a narrow screen.
   if (window.matchMedia("(max-width: 640px)").matches) show("cards");
   draw();
