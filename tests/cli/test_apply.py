@@ -339,3 +339,20 @@ def test_an_empty_folder_is_filled(apply, tmp_path) -> None:
     result, _ = apply(tmp_path / "images", "--out", tmp_path / "clean")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "clean" / "cat" / "1.png").is_file()
+
+
+def test_wrong_options_are_refused_before_tensorflow_is_loaded(run, tmp_path, monkeypatch) -> None:
+    def fail_to_load(*args: object) -> None:
+        pytest.fail("TensorFlow is being loaded.")
+
+    for command in ("apply", "compare"):
+        monkeypatch.setattr(f"deel_influence.cli.{command}.start", fail_to_load)
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    missing = tmp_path / "no.csv"
+    for arguments in (
+        ["apply", "--data", tmp_path / "d.npz", "--decisions", missing, "--out", "c.npz"],
+        ["apply", "--data", tmp_path / "d.npz", "--decisions", tmp_path / "d.npz"],
+        ["compare", missing, missing],
+        ["compare", tmp_path / "d.npz", tmp_path / "d.npz", "--test", "d.npz"],
+    ):
+        assert run(*arguments).exit_code == 2
