@@ -27,7 +27,8 @@ def apply(
         typer.Option(
             "--out",
             metavar="CLEAN",
-            help="Where the corrected data go, of the same kind as --data; never over them.",
+            help="Where the corrected data go, of the same kind as --data and apart from them. A "
+            "file that is there is replaced; a folder must be new or empty.",
         ),
     ] = None,
     drop: Annotated[

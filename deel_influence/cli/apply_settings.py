@@ -85,7 +85,7 @@ class ApplySettings:
 
     def _check_apart(self, option: str, path: Path) -> None:
         """Refuse a place that is, holds or lies within what is read."""
-        place = path.expanduser().resolve()
+        place = path.resolve()
         read = [("--decisions", self.decisions.resolve())]
         if not self.data.startswith(_NO_FILE):
             read.append(("--data", self.path.resolve()))

@@ -17,13 +17,13 @@ import tensorflow as tf
 from rich.console import Console
 from rich.text import Text
 
-from ..datasets.npz import find_examples
+from ..datasets.npz import ID_KEYS, find_examples
 from ..datasets.source import DataSource
 from ..datasets.sources import load_source
 from ..datasets.table import Columns, read_table
-from ..labels.corrections import Corrections, correct
 from ..labels.decisions import RELABEL, Decisions
 from ..labels.decisions_applied import correct_dataset
+from ..labels.decisions_carried_out import Corrections, correct
 from ..texts import csv_cell, printable
 from ..utils.files import replacing
 from ..utils.records import read_arrays
@@ -106,6 +106,9 @@ def _write_npz(path: Path, out: Path, corrections: Corrections) -> list[str]:
     _, y_key = find_examples(arrays, path)
     arrays[y_key] = corrections.corrected(arrays[y_key])
     kept, n = corrections.kept, len(corrections.kept)
+    if not kept.all() and not any(key in arrays for key in ID_KEYS):
+        # Positions would be others.
+        arrays[ID_KEYS[0]] = corrections.ids
     cut = [] if kept.all() else [k for k, a in arrays.items() if a.ndim and len(a) == n]
     content: dict[str, Any] = {k: a[kept] if k in cut else a for k, a in arrays.items()}
     with replacing(out) as temporary, temporary.open("wb") as stream:

@@ -15,7 +15,7 @@ from .source import DataSource
 from .table import number_classes
 
 _EXAMPLE_KEYS = (("x", "y"), ("x_train", "y_train"))
-_ID_KEYS = ("ids", "id")
+ID_KEYS = ("ids", "id")
 # What NumPy and zipfile raise on files that are truncated, are no archive, or hold pickles.
 _REMEDY = "Write it with np.savez(FILE, x=x, y=y)."
 
@@ -58,7 +58,7 @@ def load_npz(path: Path, batch_size: int) -> DataSource:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     wanted = {key for pair in _EXAMPLE_KEYS for key in pair}
-    wanted.update(_ID_KEYS, ("class_names", "feature_names"))
+    wanted.update(ID_KEYS, ("class_names", "feature_names"))
     try:
         # Members that nobody asks for, such as a test set, stay unread.
         return read_arrays(path, wanted.__contains__)
@@ -104,7 +104,7 @@ def _check_examples(key: str, array: np.ndarray, path: Path) -> None:
 
 
 def _find_ids(arrays: Mapping[str, np.ndarray], count: int, path: Path) -> np.ndarray | None:
-    key = next((key for key in _ID_KEYS if key in arrays), None)
+    key = next((key for key in ID_KEYS if key in arrays), None)
     if key is None:
         return None
     ids = arrays[key]

@@ -220,13 +220,13 @@ def _of_json(text: str) -> tuple[str, list[Row]]:
 
 def _of_csv(text: str) -> tuple[str, list[Row]]:
     """Return the run, and of each row its line and the columns."""
-    run, header = "", None
+    header: list[str] | None = None
     rows: list[Row] = []
     runs = set()
     for line, cells in _csv_lines(text):
         if header is None and cells[0].lstrip().startswith("#"):
             name, _, value = cells[0].strip("# ").partition(":")
-            run = value.strip() if name.strip() == _RUN else run
+            runs |= {value.strip()} if name.strip() == _RUN else set()
         elif header is None:
             header = [cell.strip() for cell in cells]
             _check_header(header)
@@ -235,19 +235,17 @@ def _of_csv(text: str) -> tuple[str, list[Row]]:
             raise ValueError(message)
         else:
             row = dict(zip(header, cells, strict=True))
-            runs.add(row.get(_RUN, run))
+            runs.add(row.get(_RUN, "").strip())
             rows.append((line, row["id"], row["decision"].strip(), row["label"]))
+    runs.discard("")
     if header is None:
         message = "it has no line with the names of the columns"
         raise ValueError(message)
-    if len(runs | {run} - {""}) > 1:
-        message = f"its lines are of {len(runs | {run} - {''})} runs"
+    if len(runs) != 1:
+        told = f"is of {len(runs)} runs" if runs else "does not tell its run"
+        message = f"it {told}, and must name one in a first line `# run: ...`"
         raise ValueError(message)
-    run = next(iter(runs), run)
-    if not run:
-        message = "it does not tell its run, in a first line `# run: ...`"
-        raise ValueError(message)
-    return run, rows
+    return runs.pop(), rows
 
 
 def _csv_lines(text: str) -> Iterator[tuple[int, list[str]]]:

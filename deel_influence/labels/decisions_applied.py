@@ -17,8 +17,8 @@ from ..utils.example_ids import as_ids, check_unique, names_of, with_ids, with_n
 from ..utils.intake import as_dataset, index_ids, is_plain_list
 from ..utils.order import check_fixed_order
 from ..utils.tensors import dense_dataset
-from .corrections import Corrections, correct
 from .decisions import Decisions
+from .decisions_carried_out import Corrections, correct
 
 _LABELS = ("label", "labels")
 
@@ -153,12 +153,19 @@ def _corrected_batches(
 def _correct(
     decisions: Decisions, data: Any, labels: Any, ids: Any, asked: dict[str, Any]
 ) -> Corrections:
-    array = labels.to_numpy() if hasattr(labels, "iloc") else np.asarray(labels)
+    array = _array(labels)
     if array.ndim == 0 or isinstance(labels, dict):
         raise _no_labels(labels)
     known = index_ids(data, "data")
     known = np.arange(len(array), dtype=np.int64) if known is None else known
     return correct(decisions, _ids(ids, known), array, **asked)
+
+
+def _array(labels: Any) -> np.ndarray:
+    # Types of pandas that know missing values would come as objects.
+    dtype: Any = getattr(labels, "dtype", None)
+    is_number = hasattr(labels, "iloc") and getattr(dtype, "kind", "O") in "biuf"
+    return np.asarray(labels, dtype.type if is_number else None)
 
 
 def _ids(ids: Any, known: np.ndarray) -> np.ndarray:
@@ -195,9 +202,9 @@ def _corrected(labels: Any, corrections: Corrections) -> Any:
     if hasattr(labels, "iloc"):
         at = np.flatnonzero(corrections.relabelled)
         result = labels.copy()
-        result.iloc[at] = corrections.corrected(labels.to_numpy())[at]
+        result.iloc[at] = corrections.corrected(_array(labels))[at]
         return result
-    new = corrections.corrected(np.asarray(labels))
+    new = corrections.corrected(_array(labels))
     if isinstance(labels, tf.Tensor):
         return tf.constant(new, labels.dtype)
     return new.tolist() if isinstance(labels, list) else new

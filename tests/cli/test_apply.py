@@ -73,9 +73,11 @@ def test_arrays_are_written_beside_the_old_ones(apply, tmp_path) -> None:
         np.testing.assert_array_equal(found["x"], X[:5])
         assert found["flags"].tolist() == (Y > 0)[:5].tolist()
         np.testing.assert_array_equal(found["x_test"], X[:3])
+        # The positions before, by which later runs are compared.
+        assert found["ids"].tolist() == [0, 1, 2, 3, 4]
     assert read_log(tmp_path / "clean.npz.changes.csv") == [*LOG, ["5", "drop", "cat", ""]]
     assert "Relabelled 1 and dropped 1 of 6 examples." in result.stdout
-    assert "Rows were taken out of: x, y, flags." in result.stdout
+    assert "Rows were taken out of: x, y, flags, ids." in result.stdout
 
 
 @pytest.mark.parametrize("labels", [np.array(NAMES)[Y], np.eye(3)[Y]], ids=["texts", "one-hot"])

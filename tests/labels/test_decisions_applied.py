@@ -116,6 +116,7 @@ FORMS = {
     "pandas with an index": pair(
         FRAME.set_index(pd.Index(INDEX)), pd.Series(Y, index=INDEX), ids=INDEX
     ),
+    "nullable integers": pair(FRAME, pd.Series(Y, dtype="Int64")),
     "categories": text_labels(pd.Series(TEXTS, dtype="category")),
     "one-hot in pandas": Form(
         lambda: (FRAME, pd.DataFrame(ONE_HOT[Y])),

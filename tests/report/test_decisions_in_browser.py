@@ -91,6 +91,7 @@ def test_undo_takes_back_one_decision_after_the_other(page: Page) -> None:
     assert page.text("#counter") == "1 of 6 decided, 1 skipped"
     page.press("u")
     assert page.decisions[:2] == ["drop", "keep"]
+    assert page.current == "1001"
     page.press("u", "u", "u")
     assert page.decisions == [""] * N
     assert page.text("#counter") == "0 of 6 decided"
@@ -106,7 +107,7 @@ def test_buttons_do_what_keys_do(page: Page) -> None:
     page.find("[data-act='choose']").click()
     page.browser.switch_to.active_element.send_keys("bear", Keys.ENTER)
     wait_for(lambda: "→ bear" in page.decisions)
-    assert page.decisions[4] == "→ bear"
+    assert page.decisions[3] == "→ bear"
 
 
 def test_decisions_are_there_again_after_a_reload_and_for_their_run_alone(page: Page) -> None:
@@ -129,6 +130,11 @@ def test_what_the_browser_kept_and_cannot_be_is_said(page: Page) -> None:
     page.browser.refresh()
     assert page.text("#notice").startswith("Earlier decisions could not be read")
     assert page.decisions == [""] * N
+    page.press("k")
+    kept = page.browser.execute_script(
+        "return localStorage.getItem(`${arguments[0]} unread`)", place
+    )
+    assert kept == "{"
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])

@@ -1,6 +1,6 @@
 // What is decided about the examples: by keys and buttons, kept in the browser, as files.
 (() => {
-  const { table, rows, filters, cellOf, move, say } = page;
+  const { table, rows, filters, cellOf, go, move, say } = page;
   const find = (id) => document.getElementById(id);
   const run = table.dataset.run;
   const place = `deel_influence ${run}`;
@@ -81,11 +81,12 @@
     move(1, focus);
   }
 
-  function undo() {
+  function undo(row, focus) {
     const before = past.pop();
     if (!before) return;
     change(before);
     keepInBrowser();
+    if (before.length === 1) go(byId.get(before[0][0]), focus);
     say(`Undone. ${find("counter").textContent}.`);
   }
 
@@ -236,11 +237,14 @@
   }
 
   function restore() {
+    let text = null;
     try {
-      const text = localStorage.getItem(place);
+      text = localStorage.getItem(place);
       if (text) change(read(text));
     } catch (error) {
       tell(`Earlier decisions could not be read: ${error.message}.`);
+      // Put aside, so that the next decision does not take their place.
+      if (text) localStorage.setItem(`${place} unread`, text);
     }
     count();
   }

@@ -86,17 +86,21 @@ const page = (() => {
     row.tabIndex = 0;
   }
 
-  // Mark the row that is so many places further in the list, on another page if need be.
-  function move(step, focus) {
-    const next = view[view.indexOf(current) + step];
-    if (!next) return;
-    if (!next.isConnected) {
-      at = Math.floor(view.indexOf(next) / perPage);
+  // Mark a row of the list, on another page if need be.
+  function go(row, focus) {
+    const place = view.indexOf(row);
+    if (place < 0) return;
+    if (!row.isConnected) {
+      at = Math.floor(place / perPage);
       draw();
     }
-    mark(next);
-    if (focus) next.focus({ preventScroll: true });
-    next.scrollIntoView({ block: "nearest" });
+    mark(row);
+    if (focus) row.focus({ preventScroll: true });
+    row.scrollIntoView({ block: "nearest" });
+  }
+
+  function move(step, focus) {
+    go(view[view.indexOf(current) + step], focus);
   }
 
   function sortBy(button) {
@@ -202,5 +206,5 @@ const page = (() => {
   // Wide rows are hard to read on a narrow screen.
   if (window.matchMedia("(max-width: 640px)").matches) show("cards");
   draw();
-  return { table, rows, filters, cellOf, move, say, current: () => current };
+  return { table, rows, filters, cellOf, go, move, say, current: () => current };
 })();
