@@ -103,7 +103,8 @@ def print_changes(path_a: Path, path_b: Path, top: int, console: Console) -> Non
     console.print(
         f"{len(both):,} examples in both runs, {other:,} of them with another label; "
         f"{len(before.ids) - len(both):,} only in the first, {len(after.ids) - len(both):,} only "
-        "in the second."
+        "in the second.",
+        soft_wrap=True,
     )
     chosen = [run.ids[run.ranks <= top] for run in (before, after)]
     _print_moves(f"the top {top}", chosen, (before, after), top, console)

@@ -279,11 +279,11 @@ def run_triage(
         targets, outputs, losses = read(batch)
         labels, predicted = read_labels(targets, outputs, loss)
         part = {"predicted": predicted, "losses": losses.numpy(), "scores": scores.numpy()}
+        _check_finite(part, number)
         probabilities = probabilities_of(outputs)
         if probabilities is not None:
             for name, column in zip(_PROBABILITIES, (labels, predicted), strict=True):
                 part[name] = np.take_along_axis(probabilities, column[:, None], axis=1)[:, 0]
-        _check_finite(part, number)
         parts.append({"ids": known, "labels": labels, **part})
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     columns["ids"] = _ids_for(given_ids, columns["ids"])
