@@ -83,6 +83,10 @@ class DataSourceError(DeelInfluenceError, ValueError):
     """A data source on disk is missing, corrupt or of the wrong form."""
 
 
+class DecisionsError(DataSourceError):
+    """Decisions about labels cannot be read, or are not about the data; the message names lines."""
+
+
 class SavedCurvatureError(DataSourceError):
     """A fitted strategy on disk is missing, corrupt, or was fitted on another model."""
 

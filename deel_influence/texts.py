@@ -30,8 +30,11 @@ def printable(text: Any, keep: str = "") -> str:
     >>> printable("cat\x1b[2K")
     'cat\\x1b[2K'
     """
+    text = str(text)
+    if text.isprintable():
+        return text
     return "".join(
-        char if char in keep or not _steers(char) else ascii(char)[1:-1] for char in str(text)
+        char if char in keep or not _steers(char) else ascii(char)[1:-1] for char in text
     )
 
 

@@ -14,6 +14,8 @@ import typer
 
 import deel_influence
 
+from .apply import apply
+from .compare import compare
 from .demo import demo
 from .errors import OneLineErrors
 from .evaluate import evaluate
@@ -58,6 +60,8 @@ def _show_help(
 app.command()(triage)
 app.command()(fit)
 app.command()(evaluate)
+app.command()(apply)
+app.command()(compare)
 app.command()(demo)
 
 

@@ -225,19 +225,19 @@ def check_model_file(path: Path) -> Path:
     return path
 
 
-def check_new_file(path: Path) -> Path:
-    """Return ``path`` if ``--out`` may name a file of a fitted strategy so; make its folder.
+def check_new_file(path: Path, option: str = "--out", suffix: str = _FITTED_SUFFIX) -> Path:
+    """Return ``path`` if an option may name a file to be written so; make its folder.
 
     Raises
     ------
     CommandError
         If it is a folder, has another suffix, or lies where no folder can be made.
     """
-    _check_suffix("--out", path)
+    _check_suffix(option, path, suffix)
     if path.is_dir():
-        message = f"--out must be a file. Received: {str(path)!r}, which is a folder."
+        message = f"{option} must be a file. Received: {str(path)!r}, which is a folder."
         raise CommandError(message)
-    make_folder(path.parent, "--out must lie in a folder that can be written")
+    make_folder(path.parent, f"{option} must lie in a folder that can be written")
     return path
 
 
@@ -301,9 +301,9 @@ def _check_left_out(given: Mapping[str, object], reason: str, beside: str) -> No
             raise CommandError(message)
 
 
-def _check_suffix(option: str, path: Path) -> None:
-    if path.suffix != _FITTED_SUFFIX:
-        message = f"{option} must end in {_FITTED_SUFFIX}. Received: {str(path)!r}."
+def _check_suffix(option: str, path: Path, suffix: str = _FITTED_SUFFIX) -> None:
+    if path.suffix != suffix:
+        message = f"{option} must end in {suffix}. Received: {str(path)!r}."
         raise CommandError(message)
 
 

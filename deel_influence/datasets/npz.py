@@ -15,7 +15,7 @@ from .source import DataSource
 from .table import number_classes
 
 _EXAMPLE_KEYS = (("x", "y"), ("x_train", "y_train"))
-_ID_KEYS = ("ids", "id")
+ID_KEYS = ("ids", "id")
 # What NumPy and zipfile raise on files that are truncated, are no archive, or hold pickles.
 _REMEDY = "Write it with np.savez(FILE, x=x, y=y)."
 
@@ -38,7 +38,7 @@ def load_npz(path: Path, batch_size: int, class_names: tuple[str, ...] | None = 
         If the file is unreadable, lacks keys or its arrays do not fit each other.
     """
     arrays = _read(path)
-    x_key, y_key = _find_examples(arrays, path)
+    x_key, y_key = find_examples(arrays, path)
     x, y = arrays[x_key], arrays[y_key]
     for key in (x_key, y_key):
         _check_examples(key, arrays[key], path)
@@ -60,7 +60,7 @@ def load_npz(path: Path, batch_size: int, class_names: tuple[str, ...] | None = 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     wanted = {key for pair in _EXAMPLE_KEYS for key in pair}
-    wanted.update(_ID_KEYS, ("class_names", "feature_names"))
+    wanted.update(ID_KEYS, ("class_names", "feature_names"))
     try:
         # Members that nobody asks for, such as a test set, stay unread.
         return read_arrays(path, wanted.__contains__)
@@ -72,7 +72,14 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise DataSourceError(message) from error
 
 
-def _find_examples(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[str, str]:
+def find_examples(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[str, str]:
+    """Return what the inputs and the labels among the arrays of a file are called.
+
+    Raises
+    ------
+    DataSourceError
+        If there are none.
+    """
     for keys in _EXAMPLE_KEYS:
         if all(key in arrays for key in keys):
             return keys
@@ -99,7 +106,7 @@ def _check_examples(key: str, array: np.ndarray, path: Path) -> None:
 
 
 def _find_ids(arrays: Mapping[str, np.ndarray], count: int, path: Path) -> np.ndarray | None:
-    key = next((key for key in _ID_KEYS if key in arrays), None)
+    key = next((key for key in ID_KEYS if key in arrays), None)
     if key is None:
         return None
     ids = arrays[key]

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ..errors import DataSourceError
 from ..extras import require
 from ..utils.example_ids import as_ids, check_unique
-from ..utils.intake import as_dataset
+from ..utils.intake import as_dataset, index_ids
 from ..utils.records import UNREADABLE
 from .source import DataSource
 
@@ -39,6 +39,31 @@ class Columns(NamedTuple):
     label: str | None = None
     id: str | None = None
     text: str | None = None
+
+
+class Table(NamedTuple):
+    """A table of n examples as it was read.
+
+    Attributes
+    ----------
+    frame
+        All of it.
+    label, id
+        The columns of labels and of ids, if there is one.
+    labels
+        The labels as numbers, shape ``(n,)``.
+    ids
+        The ids, shape ``(n,)``; None where positions are.
+    class_names
+        What the labels 0, 1, ... are called, where they were texts.
+    """
+
+    frame: Any
+    label: str
+    id: str | None
+    labels: np.ndarray
+    ids: np.ndarray | None
+    class_names: tuple[str, ...] | None
 
 
 def load_table(
@@ -75,6 +100,46 @@ def load_table(
     MissingExtraError
         If pandas is not installed.
     """
+    table = read_table(path, columns, class_names)
+    text = _column(table.frame, columns.text, (), "text", path)
+    named = [column for column in (table.label, table.id) if column]
+    inputs = table.frame[[text]] if text else table.frame.drop(columns=named)
+    if table.id is not None:
+        inputs = inputs.reset_index(drop=True)
+    if text is not None:
+        inputs = inputs.astype(str)
+    if not len(inputs.columns):
+        message = (
+            f"The table must have at least one column of inputs. Received: {str(path)!r} with the "
+            f"columns {_names(table.frame)}."
+        )
+        raise DataSourceError(message)
+    try:
+        dataset = as_dataset((inputs, table.labels), f"inputs of {path.name}", model, batch_size)
+    except ValueError as error:
+        message = f"The table must fit the model. Received: {str(path)!r}. {error}"
+        raise DataSourceError(message) from error
+    spec = dataset.element_spec[0]
+    is_matrix = isinstance(spec, tf.TensorSpec) and spec.shape.rank == 2 and spec.dtype != tf.string
+    return DataSource(
+        name=path.name,
+        dataset=dataset,
+        ids=table.ids,
+        class_names=table.class_names,
+        feature_names=tuple(_names(inputs)) if is_matrix else None,
+    )
+
+
+def read_table(path: Path, columns: Columns, class_names: tuple[str, ...] | None = None) -> Table:
+    """Read a table, its labels and its ids; the arguments are those of `load_table`.
+
+    Raises
+    ------
+    DataSourceError
+        If the file is unreadable, lacks a column, or has ids or labels that are none.
+    MissingExtraError
+        If pandas is not installed.
+    """
     frame = _read(path, columns)
     label = _column(frame, columns.label, _LABELS, "label", path)
     if label is None:
@@ -85,41 +150,20 @@ def load_table(
         )
         raise DataSourceError(message)
     name = _column(frame, columns.id, _IDS, "id", path)
-    text = _column(frame, columns.text, (), "text", path)
     given = frame[label]
     if class_names is None and hasattr(given, "cat"):
         class_names = tuple(str(category) for category in given.cat.categories)
     known = given.astype(object).where(~given.isna(), None).to_numpy()
     plain = given.to_numpy() if given.dtype.kind in "biuf" and not given.isna().any() else known
     labels, class_names = number_classes(np.asarray(plain), label, path, class_names)
-    inputs = frame[[text]] if text else frame.drop(columns=[c for c in (label, name) if c])
-    if name is not None:
-        inputs = inputs.reset_index(drop=True)
-    if text is not None:
-        inputs = inputs.astype(str)
-    if not len(inputs.columns):
-        message = (
-            f"The table must have at least one column of inputs. Received: {str(path)!r} with the "
-            f"columns {_names(frame)}."
-        )
-        raise DataSourceError(message)
+    argument = f"{name or 'index'} of {path.name}"
     try:
-        dataset = as_dataset((inputs, labels), f"inputs of {path.name}", model, batch_size)
-        ids = None if name is None else as_ids(frame[name].to_numpy(), f"{name} of {path.name}")
-        if ids is not None:
-            check_unique(ids, f"{name} of {path.name}")
+        named = None if name is None else as_ids(frame[name].to_numpy(), argument)
+        ids = index_ids(frame, argument) if named is None else check_unique(named, argument)
     except ValueError as error:
-        message = f"The table must fit the model. Received: {str(path)!r}. {error}"
+        message = f"The table must have ids. Received: {str(path)!r}. {error}"
         raise DataSourceError(message) from error
-    spec = dataset.element_spec[0]
-    is_matrix = isinstance(spec, tf.TensorSpec) and spec.shape.rank == 2 and spec.dtype != tf.string
-    return DataSource(
-        name=path.name,
-        dataset=dataset,
-        ids=ids,
-        class_names=class_names,
-        feature_names=tuple(_names(inputs)) if is_matrix else None,
-    )
+    return Table(frame, label, name, labels, ids, class_names)
 
 
 def number_classes(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..utils.formatting import format_number
+from ..utils.formatting import format_number, format_share
 from .inputs import Number, Shown, describe_inputs
 from .samples import Samples
 from .triage import Triage
@@ -15,10 +15,11 @@ from .triage import Triage
 
 @dataclass(frozen=True)
 class Label:
-    """A label as shown, and the number that stands for it."""
+    """A label as shown, the number that stands for it, and its probability where it is known."""
 
     text: str
     value: float
+    chance: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,20 @@ def describe_examples(
     """Describe the examples at some positions ``(k,)``, whose inputs are ``samples``."""
     inputs = describe_inputs(samples, feature_names)
     largest = float(triage.scores[positions].max())
+    chances = [
+        _chances(column, positions)
+        for column in (triage.given_probability, triage.predicted_probability)
+    ]
     examples = []
-    for position, shown in zip(positions, inputs, strict=True):
+    for at, (position, shown) in enumerate(zip(positions, inputs, strict=True)):
         given, predicted = triage.labels[position], triage.predicted[position]
         score = float(triage.scores[position])
         examples.append(
             Example(
                 rank=int(triage.ranks[position]),
                 id=triage.ids[position].item(),
-                given=Label(triage.label_text(given), given.item()),
-                predicted=Label(triage.label_text(predicted), predicted.item()),
+                given=Label(triage.label_text(given), given.item(), chances[0][at]),
+                predicted=Label(triage.label_text(predicted), predicted.item(), chances[1][at]),
                 differs=bool(triage.has_classes and given != predicted),
                 loss=_measure(triage.losses[position]),
                 score=_measure(score),
@@ -75,6 +80,13 @@ def describe_examples(
             )
         )
     return examples
+
+
+def _chances(probabilities: np.ndarray | None, positions: np.ndarray) -> list[str]:
+    """Write the probabilities at positions ``(k,)``; empty texts where there are none."""
+    if probabilities is None:
+        return [""] * len(positions)
+    return [format_share(float(chance)) for chance in probabilities[positions]]
 
 
 def _measure(value: float) -> Number:

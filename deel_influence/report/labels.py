@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ import tensorflow as tf
 
 from deel_influence.errors import LabelError
 
+from ..model.class_scores import ClassReader
+from ..model.influence_model import BaseInfluenceModel
 from ..model.logit_reading import only_loss, seems_from_logits, told_from_logits
+from ..model.measurements import is_binary_loss
 
 # Parts of the names of losses whose single output is a value rather than a class.
 _VALUE_LOSSES = (
@@ -80,6 +84,22 @@ def read_labels(
         "which reads no labels."
     )
     raise LabelError(message)
+
+
+def probability_reader(model: BaseInfluenceModel) -> Callable[[tf.Tensor], np.ndarray | None]:
+    """Return what reads the probabilities of the c classes off outputs, shape ``(b, c)``.
+
+    It gives None where outputs say none: for losses other than cross-entropies, and for several
+    labels at once.
+    """
+    loss = only_loss(model.loss_function.loss)
+    reader = None if told_from_logits(loss) is None else ClassReader(model)
+
+    def read(outputs: tf.Tensor) -> np.ndarray | None:
+        several = is_binary_loss(loss) and outputs.shape.rank == 2 and outputs.shape[1] > 1
+        return None if reader is None or several else tf.nn.softmax(reader.scores(outputs)).numpy()
+
+    return read
 
 
 def _rows(values: Any, name: str) -> np.ndarray:

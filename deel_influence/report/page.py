@@ -27,6 +27,7 @@ from .charts import FRAME, draw_curve, draw_histogram
 from .contents import Curve, Table
 from .examples import Example, describe_examples
 from .inputs import MAX_FEATURE_COLUMNS, WAVE_HEIGHT, WAVE_WIDTH
+from .overview import describe_labels
 from .samples import read_samples
 from .triage import Triage
 
@@ -34,6 +35,9 @@ __all__ = ["Curve", "Table", "write_report"]
 
 # Two labels of so many letters fit beside each other on a card.
 _SHORT_NAME = 9
+
+# More examples go to further pages of the list.
+_PER_PAGE = 100
 
 _TEMPLATES = resources.files("deel_influence.report") / "templates"
 
@@ -52,6 +56,9 @@ def write_report(
     display: Any = None,
 ) -> Path:
     """Write ``directory/index.html``: summary, distribution of scores, most suspicious examples.
+
+    On the page the labels can be decided about, by mouse or by keys. The decisions stay in the
+    browser, and are exported as a table that `deel_influence.labels.apply_decisions` takes.
 
     Parameters
     ----------
@@ -96,12 +103,7 @@ def write_report(
         If names or ``display`` do not fit the examples, or the dataset is another one.
     """
     jinja2 = require("jinja2", "report", "Reports need")
-    if not isinstance(triage, Triage):
-        message = (
-            "Argument `triage` must be what `run_triage` returns. Received: "
-            f"{type(triage).__name__}. The folder comes first."
-        )
-        raise TypeError(message)
+    _check_triage(triage)
     check_dataset(dataset)
     check_fixed_order(dataset)
     _check_names("class_names", class_names)
@@ -113,7 +115,7 @@ def write_report(
     positions = triage.most_suspicious(top)
     samples = read_samples(dataset, positions, len(triage), display, feature_names)
     examples = describe_examples(triage, positions, samples, feature_names)
-    script = _read_template("page.js")
+    script = _read_template("page.js") + _read_template("decisions.js")
     html = _environment(jinja2).from_string(_read_template("page.html"))
     path = Path(directory) / "index.html"
     text = html.render(
@@ -128,7 +130,8 @@ def write_report(
         plots=[draw_curve(curve) for curve in curves],
         tables=[_format_table(table) for table in extra_tables],
         examples=examples,
-        labels=_label_counts(triage, positions),
+        **describe_labels(triage, positions),
+        per_page=_PER_PAGE,
         columns=_columns(examples),
         num_examples=len(triage),
         frame=FRAME,
@@ -180,6 +183,15 @@ def _cards(summary: Any) -> dict[str, Mapping[str, str]]:
     return {**cards, "Summary": {**cards.get("Summary", {}), **alone}} if alone else cards
 
 
+def _check_triage(triage: Any) -> None:
+    if not isinstance(triage, Triage):
+        message = (
+            "Argument `triage` must be what `run_triage` returns. Received: "
+            f"{type(triage).__name__}. The folder comes first."
+        )
+        raise TypeError(message)
+
+
 def _check_names(argument: str, names: Any) -> None:
     """Refuse names that are one text, whose letters would be taken for them, or no names."""
     if names is None or (isinstance(names, Sequence | np.ndarray) and not isinstance(names, str)):
@@ -212,17 +224,6 @@ def _key_figures(triage: Triage, positions: np.ndarray) -> list[tuple[str, str, 
         share = format_share(triage.scores[positions].sum() / total)
         figures.append((share, "of the total score", "is held by those shown"))
     return figures
-
-
-def _label_counts(triage: Triage, positions: np.ndarray) -> list[tuple[float, str, int]]:
-    """Return the given labels among those shown: number, name and count; none for values."""
-    if not triage.has_classes:
-        return []
-    labels, counts = np.unique(triage.labels[positions], return_counts=True)
-    return [
-        (label.item(), triage.label_text(label), int(count))
-        for label, count in zip(labels, counts, strict=True)
-    ]
 
 
 def _columns(examples: Sequence[Example]) -> dict[str, Any]:

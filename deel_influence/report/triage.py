@@ -24,7 +24,7 @@ from deel_influence.utils.html import Html, html_table
 from deel_influence.utils.kernels import Kernel
 from deel_influence.utils.takes_data import takes_data
 
-from .labels import read_labels
+from .labels import probability_reader, read_labels
 from .parquet import read_columns, write_columns
 
 # A notebook shows so many examples.
@@ -41,6 +41,8 @@ _COLUMNS = {
     "score": "scores",
     "rank": "ranks",
 }
+# Of these, a triage may have none.
+_PROBABILITIES = ("given_probability", "predicted_probability")
 
 
 class SelfInfluence(Protocol):
@@ -72,6 +74,9 @@ class Triage:
         Ranks, shape ``(n,)``, int64; 1 is the most suspicious, and equal scores go by id.
     class_names
         What the labels 0, 1, ... mean, where it is known.
+    given_probability, predicted_probability
+        What the model gives to the label and to what it predicts, from 0 to 1, shape ``(n,)``; None
+        where it is no classifier that gives probabilities.
 
     Raises
     ------
@@ -86,10 +91,13 @@ class Triage:
     scores: np.ndarray
     ranks: np.ndarray
     class_names: Sequence[str] | None = None
+    given_probability: np.ndarray | None = None
+    predicted_probability: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Check that the columns are of one length, and that every class has a name."""
-        shapes = {name: np.shape(getattr(self, name)) for name in _COLUMNS.values()}
+        known = [name for name in _PROBABILITIES if getattr(self, name) is not None]
+        shapes = {name: np.shape(getattr(self, name)) for name in (*_COLUMNS.values(), *known)}
         if len(set(shapes.values())) != 1 or len(shapes["ids"]) != 1:
             message = (
                 "Argument `ids` and the other columns must all have one shape (n,). Received: "
@@ -180,7 +188,8 @@ class Triage:
     def to_pandas(self) -> Any:
         """Return a data frame with the columns id, label, predicted, loss, score and rank.
 
-        Where the classes have names, label_name and predicted_name stand beside the numbers.
+        Where the classes have names, label_name and predicted_name stand beside the numbers; where
+        the model gives probabilities, given_probability and predicted_probability at the end.
         """
         return require("pandas", "report", "Data frames need").DataFrame(self._columns())
 
@@ -206,7 +215,8 @@ class Triage:
         """
         found, names = read_columns(path, tuple(_COLUMNS))
         columns = {name: found[key] for key, name in _COLUMNS.items()}
-        return cls(**columns, class_names=names)
+        known = {name: found[name] for name in _PROBABILITIES if name in found}
+        return cls(**columns, **known, class_names=names)
 
     def _columns(self) -> dict[str, np.ndarray]:
         """Return what files and data frames hold, the names of classes beside their numbers."""
@@ -217,7 +227,8 @@ class Triage:
                 # As objects, each name is in memory once.
                 names = np.array([str(name) for name in self.class_names], dtype=object)
                 columns[f"{key}_name"] = names[columns[key]]
-        return columns
+        known = {name: getattr(self, name) for name in _PROBABILITIES}
+        return {**columns, **{name: part for name, part in known.items() if part is not None}}
 
 
 @takes_data
@@ -262,6 +273,7 @@ def run_triage(
     given_ids = None if ids is None else check_unique(as_ids(ids, "ids"), "ids")
     read = _batch_reader(influence_model)
     loss = influence_model.loss_function.loss
+    probabilities_of = probability_reader(influence_model)
     parts = []
     scored = calculator.scored_batches(dataset, verbose=verbose)
     for number, (batch, known, scores) in enumerate(scored):
@@ -269,6 +281,10 @@ def run_triage(
         labels, predicted = read_labels(targets, outputs, loss)
         part = {"predicted": predicted, "losses": losses.numpy(), "scores": scores.numpy()}
         _check_finite(part, number)
+        probabilities = probabilities_of(outputs)
+        if probabilities is not None:
+            for name, column in zip(_PROBABILITIES, (labels, predicted), strict=True):
+                part[name] = np.take_along_axis(probabilities, column[:, None], axis=1)[:, 0]
         parts.append({"ids": known, "labels": labels, **part})
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     columns["ids"] = _ids_for(given_ids, columns["ids"])

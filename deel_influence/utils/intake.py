@@ -117,17 +117,29 @@ def _is_frame(value: Any) -> bool:
     return is_pandas(value) and value.ndim == 2
 
 
-def _is_plain_list(value: Any) -> bool:
+def index_ids(data: Any, argument: str) -> np.ndarray | None:
+    """Return the ids that the index of pandas objects in a nest gives, as `as_dataset` takes them.
+
+    None where there are no pandas objects, or their index only counts.
+    """
+    found: list[np.ndarray] = []
+    for part in tf.nest.flatten(data):
+        if is_pandas(part):
+            _note_index(part, found, argument)
+    return _one_index(found, argument) if found else None
+
+
+def is_plain_list(value: Any) -> bool:
     """Tell whether it is a list, or list of lists, of numbers or texts."""
     if not isinstance(value, list) or not value:
         return False
     plain = (bool, int, float, str, bytes, np.generic)
-    return all(isinstance(part, plain) or _is_plain_list(part) for part in value)
+    return all(isinstance(part, plain) or is_plain_list(part) for part in value)
 
 
 def _is_array(value: Any) -> bool:
     composite = isinstance(value, tf.SparseTensor | tf.RaggedTensor)
-    has_rows = hasattr(value, "__array__") or _is_plain_list(value)
+    has_rows = hasattr(value, "__array__") or is_plain_list(value)
     return has_rows or composite or is_scipy_sparse(value)
 
 
@@ -206,7 +218,7 @@ def _read(part: Any, argument: str, found: list[np.ndarray]) -> Any:
     """Return a nest of arrays as one of tensors, tuples in place of lists."""
     if isinstance(part, dict):
         return {name: _read(value, argument, found) for name, value in part.items()}
-    if isinstance(part, tuple | list) and not _is_plain_list(part):
+    if isinstance(part, tuple | list) and not is_plain_list(part):
         return tuple(_read(value, argument, found) for value in part)
     if is_pandas(part):
         _note_index(part, found, argument)

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 NAMES = ["ape", "bee", "cat"]
 COLUMNS = ["id", "label", "label_name", "predicted", "predicted_name", "loss", "score", "rank"]
+COLUMNS += ["given_probability", "predicted_probability"]
 ROOT = Path(__file__).resolve().parents[2]
 
 

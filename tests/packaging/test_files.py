@@ -60,4 +60,5 @@ def test_a_file_that_the_metadata_leave_out_is_noticed(tmp_path):
     left_out = distributions.files_of_the_package(sources) - distributions.files_of_wheel(
         tmp_path / "out"
     )
-    assert left_out == {f"deel_influence/report/templates/page.{kind}" for kind in ("css", "js")}
+    names = ("page.css", "page.js", "decisions.js")
+    assert left_out == {f"deel_influence/report/templates/{name}" for name in names}

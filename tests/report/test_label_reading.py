@@ -8,7 +8,9 @@ import pytest
 import tensorflow as tf
 
 from deel_influence.errors import LabelError
-from deel_influence.report.labels import read_labels
+from deel_influence.report import Triage, run_triage
+from deel_influence.report.labels import probability_reader, read_labels
+from tests.report.fakes import KnownScores, batches, linear_model
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]])
 ONE_HOT = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
@@ -84,3 +86,44 @@ def test_what_has_no_single_label_is_refused_with_another_way(case: tuple) -> No
     targets = np.asarray(targets)
     with pytest.raises(LabelError, match=f"one label per example.*{message}.*calculator.score"):
         read_labels(targets, outputs, sparse)
+
+
+SOFTMAX = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+SIGMOID = 1 / (1 + np.exp(-SINGLE))
+losses = keras.losses
+PROBABILITIES = {
+    "logits": (LOGITS, sparse, SOFTMAX),
+    "probabilities": (SOFTMAX, losses.CategoricalCrossentropy(), SOFTMAX),
+    "a focal loss": (LOGITS, losses.CategoricalFocalCrossentropy(from_logits=True), SOFTMAX),
+    "a name": (SOFTMAX, "sparse_categorical_crossentropy", SOFTMAX),
+    "one logit": (SINGLE, binary_logits, np.hstack([1 - SIGMOID, SIGMOID])),
+    "one probability": (SINGLE, binary, np.hstack([1 - SINGLE, SINGLE])),
+    "several labels": (LOGITS, binary_logits, None),
+    "a hinge": (LOGITS, losses.CategoricalHinge(), None),
+    "squares": (SINGLE, squares, None),
+    "a loss of one's own": (LOGITS, own_loss, None),
+}
+
+
+@pytest.mark.parametrize(("outputs", "loss", "expected"), PROBABILITIES.values(), ids=PROBABILITIES)
+def test_probabilities_are_read_where_the_outputs_say_some(outputs, loss, expected) -> None:
+    loss = losses.get(loss) if isinstance(loss, str) else loss
+    read = probability_reader(linear_model(np.eye(outputs.shape[1]), loss))
+    found = read(tf.constant(outputs, tf.float32))
+    assert (found is None) == (expected is None)
+    if expected is not None:
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_triage_has_the_probabilities_of_its_labels_and_keeps_them(tmp_path) -> None:
+    labels = np.array([2, 1])
+    weighted = linear_model(np.eye(3), sparse, class_weight={0: 1.0, 1: 9.0, 2: 1.0})
+    first = KnownScores(lambda x, y: x[:, 0])
+    triage = run_triage(weighted, first, batches(LOGITS.astype("float32"), labels))
+    # The weights of classes scale the losses, and not what the model says.
+    np.testing.assert_allclose(triage.given_probability, SOFTMAX[[0, 1], labels], rtol=1e-5)
+    np.testing.assert_allclose(triage.predicted_probability, SOFTMAX.max(axis=1), rtol=1e-5)
+    triage.to_parquet(tmp_path / "scores.parquet")
+    again = Triage.from_parquet(tmp_path / "scores.parquet")
+    np.testing.assert_array_equal(again.given_probability, triage.given_probability)
+    assert again.to_pandas().columns[-2:].tolist() == ["given_probability", "predicted_probability"]

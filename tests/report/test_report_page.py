@@ -15,6 +15,7 @@ import tensorflow as tf
 from deel_influence.errors import DatasetOrderError, MissingExtraError, NotBatchedError
 from deel_influence.report.contents import Curve, Table
 from deel_influence.report.page import write_report
+from deel_influence.utils.digests import run_digest
 from tests.report.fakes import batches, make_triage
 from tests.report.page_reader import Element, read_page
 
@@ -52,6 +53,58 @@ def test_examples_come_by_rank_with_all_that_is_known_of_them(tmp_path: Path) ->
     assert cells(page, "score") == ["0.900", "0.600", "0.400", "0.300", "0.200", "0.100"]
     assert cells(page, "loss") == ["1.10", "1.70", "0.500", "1.40", "0.800", "2.00"]
     assert len(page.find_all("img", class_="pixelated")) == 6
+
+
+def test_probabilities_stand_beside_their_labels_where_they_are_known(tmp_path: Path) -> None:
+    triage = make_triage(LABELS, SCORES, PREDICTED)
+    chances = {"given_probability": SCORES, "predicted_probability": np.full(6, 0.5)}
+    page = write(tmp_path, triage=replace(triage, **chances))
+    assert cells(page, "given") == ["0 90%", "1 60%", "2 40%", "2 30%", "1 20%", "0 10%"]
+    assert cells(page, "predicted")[0] == "1 50%"
+    assert "the probability that the model gives" in page.text
+
+
+def test_the_matrix_counts_given_and_predicted_labels_of_those_shown(tmp_path: Path) -> None:
+    page = write(tmp_path, top=5, class_names=["cat", "dog", "owl"])
+    (matrix,) = page.find_all("section", class_="matrix")
+    texts = [[cell.text for cell in row.find_all("td")] for row in matrix.find_all("tr")[1:]]
+    expected = np.zeros((3, 3), int)
+    np.add.at(expected, (LABELS[BY_SUSPICION[:5]], PREDICTED[BY_SUSPICION[:5]]), 1)
+    assert texts == [[str(count or "") for count in row] for row in expected]
+    names = [cell.text for cell in matrix.find_all("th")]
+    assert names == ["given ↓ predicted →", "cat", "dog", "owl", "cat", "dog", "owl"]
+
+
+def test_a_matrix_of_one_or_of_very_many_classes_is_left_out(tmp_path: Path) -> None:
+    for number, labels in enumerate([np.zeros(30, int), np.arange(30)]):
+        triage = make_triage(labels, np.arange(30.0))
+        data = batches(np.eye(30))
+        page = write(tmp_path / str(number), triage=triage, dataset=data, top=30)
+        assert page.find_all("section", class_="matrix") == []
+        assert len(page.find_all("select")) == 2
+
+
+def test_the_classes_to_choose_among_are_all_of_them(tmp_path: Path) -> None:
+    names = ["cat", "dog", "owl", HOSTILE]
+    for page, expected in [
+        (write(tmp_path / "a", top=1, class_names=names), names),
+        (write(tmp_path / "b", top=1), ["0", "1", "2"]),
+    ]:
+        (listed,) = page.find_all("datalist")
+        assert [option.attributes["value"] for option in listed.find_all("option")] == expected
+
+
+def test_the_page_names_its_run(tmp_path: Path) -> None:
+    (table,) = write(tmp_path).find_all("table", id="examples")
+    assert table.attributes["data-run"] == run_digest(np.arange(6) + 1000, LABELS)
+
+
+def test_examples_beyond_a_page_wait_in_a_template(tmp_path: Path) -> None:
+    triage = make_triage(np.arange(120) % 2, np.arange(120.0))
+    page = write(tmp_path, triage=triage, dataset=batches(np.zeros((120, 2))), top=105)
+    (rest,) = page.find_all("template", id="rest")
+    assert len(rows(rest)) == 5
+    assert len(rows(page)) == 105
 
 
 def test_only_the_examples_whose_labels_differ_are_marked(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""The command ``deel-influence compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import CommandError
+from .options import (
+    BatchSizeOption,
+    IdOption,
+    ImportOption,
+    LabelOption,
+    LossOption,
+    TextOption,
+    TopOption,
+    VerboseOption,
+)
+from .settings import InputSettings, check_at_least_one, check_file
+from .startup import set_up_logging, start
+
+Run = Annotated[Path, typer.Argument(help="The folder that `triage` wrote, or its scores.parquet.")]
+Model = Path | None
+
+
+def compare(
+    run_a: Run,
+    run_b: Run,
+    top: TopOption = 20,
+    model_a: Annotated[
+        Model, typer.Option("--model-a", metavar="FILE", help="The model before, a .keras file.")
+    ] = None,
+    model_b: Annotated[
+        Model, typer.Option("--model-b", metavar="FILE", help="The one after.")
+    ] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(
+            "--test", metavar="SOURCE", help="Examples to tell the accuracy of both models on."
+        ),
+    ] = None,
+    loss: LossOption = None,
+    label: LabelOption = None,
+    id: IdOption = None,  # noqa: A002 - the option's name
+    text: TextOption = None,
+    imports: ImportOption = None,
+    batch_size: BatchSizeOption = 256,
+    verbose: VerboseOption = False,
+) -> None:
+    """Tell what entered and what left the list of suspicious examples between two runs.
+
+    Examples are the same where their ids are. With --model-a, --model-b and --test, the accuracy of
+    the two models is told as well.
+    """
+    set_up_logging(verbose)
+    check_at_least_one("--top", top)
+    paths = [check_file("A run", _scores_of(run)) for run in (run_a, run_b)]
+    models = [
+        InputSettings(model, test, None, loss, batch_size, label, id, text, imports or ())
+        for model in _given(model_a, model_b, test)
+        if test is not None
+    ]
+
+    start(0, verbose)
+    from rich.console import Console
+
+    from .comparing import print_accuracies, print_changes
+
+    console = Console()
+    print_changes(paths[0], paths[1], top, console)
+    if models:
+        print_accuracies(models[0], models[1], console)
+
+
+def _scores_of(run: Path) -> Path:
+    return run / "scores.parquet" if run.is_dir() else run
+
+
+def _given(model_a: Model, model_b: Model, test: str | None) -> list[Path]:
+    """Return the two models; none where neither they nor a test set are given."""
+    options = {"--model-a": model_a, "--model-b": model_b, "--test": test}
+    missing = [name for name, value in options.items() if value is None]
+    if missing and len(missing) < len(options):
+        message = (
+            "--model-a, --model-b and --test tell an accuracy together. Received: no "
+            f"{' and no '.join(missing)}. Pass all three, or none."
+        )
+        raise CommandError(message)
+    models = {"--model-a": model_a, "--model-b": model_b}
+    return [check_file(name, path) for name, path in models.items() if path is not None]
