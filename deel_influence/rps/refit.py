@@ -96,12 +96,17 @@ class HeadObjective:
     """
 
     def __init__(self, loss: LogitLoss, parts: Sequence[Part], regularization: float) -> None:
-        self._loss, self._parts = loss, tuple(parts)
+        self._loss = loss
         self.regularization = regularization
-        self.num_examples = sum(int(part.features.shape[0]) for part in self._parts)
         self._first_order = Kernel(self._sums)
         self._second_order = Kernel(self._summed_product)
         self._curvature = Kernel(self._mean_curvature)
+        self.take(parts)
+
+    def take(self, parts: Sequence[Part]) -> None:
+        """Put other batches in the place of those that there are; what is compiled stays."""
+        self._parts = tuple(parts)
+        self.num_examples = sum(int(part.features.shape[0]) for part in self._parts)
         moments = tf.add_n([_moments(part.features) for part in self._parts]).numpy()
         self._inputs = np.linalg.eigh(moments / self.num_examples)
         self.feature_scale = float(np.sqrt(np.trace(moments) / self.num_examples))
