@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SUREST = 0.1
-"""The share of each class that the anchor points are."""
+SUREST, UNANIMOUS = 0.1, 0.3
+"""Shares of each class that count as anchor points, by the head and by the neighbours."""
 
 SPREAD = 1.96
 """Standard deviations that the ends of the interval are moved out by."""
@@ -22,39 +22,45 @@ class WrongLabelEstimate:
     Attributes
     ----------
     number
-        The estimate: the geometric mean of what the anchor points and the confident joint say,
-        which err on opposite sides.
+        The middle one of three estimates.
     interval
-        Low and high: the two, each with its sampling error.
-    joint
-        The confident joint, given class × class that it seems to be, in numbers of examples,
-        shape ``(c, c)``; its sum is n.
+        From the lowest to the highest of them, each with its sampling error.
     """
 
     number: int
     interval: tuple[int, int]
-    joint: np.ndarray
 
 
-def estimate_wrong_labels(log_probabilities: np.ndarray, labels: np.ndarray) -> WrongLabelEstimate:
+def estimate_wrong_labels(
+    head: np.ndarray, neighbours: np.ndarray, held_out: np.ndarray, labels: np.ndarray
+) -> WrongLabelEstimate:
     """Estimate how many labels are wrong.
+
+    Three estimates are made: the share of other labels where the head is surest of a class, the
+    same where most neighbours have it, and the part of the confident joint beside its diagonal. No
+    data tell hard examples from wrong labels for certain: the first takes none of the hard ones
+    for wrong, and the last many.
 
     Parameters
     ----------
-    log_probabilities
-        Of each class, by a model that has not seen the example, shape ``(n, c)``.
+    head
+        Probabilities by the refitted head, shape ``(n, c)``.
+    neighbours
+        Shares of each class among the neighbours, shape ``(n, c)``.
+    held_out
+        Probabilities by a model that has not seen the example, shape ``(n, c)``.
     labels
         Given classes, int64, shape ``(n,)``.
     """
-    n, num_classes = log_probabilities.shape
-    probabilities = np.exp(log_probabilities)
-    joint = confident_joint(probabilities, labels)
-    high = n - np.trace(joint)
-    low, seen = _anchored(probabilities, labels, num_classes)
-    low, high = min(n * low, high), max(n * low, high)
-    ends = low - SPREAD * _deviation(low / n, seen) * n, high + SPREAD * _deviation(high / n, n) * n
-    interval = int(max(np.floor(ends[0]), 0)), int(min(np.ceil(ends[1]), n))
-    return WrongLabelEstimate(round(float(np.sqrt(low * high))), interval, joint)
+    n = len(labels)
+    joint = 1 - np.trace(confident_joint(held_out, labels)) / n
+    found = sorted(
+        [_anchored(head, labels, SUREST), _anchored(neighbours, labels, UNANIMOUS), (joint, n)]
+    )
+    low, high = found[0], found[-1]
+    ends = low[0] - SPREAD * _deviation(*low), high[0] + SPREAD * _deviation(*high)
+    interval = int(max(np.floor(n * ends[0]), 0)), int(min(np.ceil(n * ends[1]), n))
+    return WrongLabelEstimate(round(n * found[1][0]), interval)
 
 
 def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -104,16 +110,16 @@ def calibrated(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return at(float(TEMPERATURES[int(np.argmin(losses))]))
 
 
-def _anchored(probabilities: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[float, int]:
-    """Return the share of wrong labels where the model is surest, and among how many.
+def _anchored(probabilities: np.ndarray, labels: np.ndarray, part: float) -> tuple[float, int]:
+    """Return the share of wrong labels at the anchor points, and how many there are.
 
-    Where a class is all but certain, a label that disagrees is wrong. Labels that are hard are
-    wrong more often, so that the share errs on the low side.
+    They are the examples that are most probably of a class, ``part`` of its number, where a label
+    that disagrees is wrong.
     """
-    counts = np.bincount(labels, minlength=num_classes)
+    counts = np.bincount(labels)
     share, seen = 0.0, 0
     for label in np.flatnonzero(counts):
-        number = int(np.ceil(SUREST * counts[label]))
+        number = int(np.ceil(part * counts[label]))
         surest = np.argsort(-probabilities[:, label], kind="stable")[:number]
         share += counts[label] / len(labels) * float(np.mean(labels[surest] != label))
         seen += number

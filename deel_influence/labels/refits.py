@@ -174,7 +174,7 @@ def cross_fit(
         raise ValueError(message)
     epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
     labels, num_classes = _labels_for(_checked(build()), x, y)
-    means = _Means(labels, num_classes, count, seed)
+    means = EpochMeans(labels, num_classes, count, seed)
     for fold in progress_bar(range(count), "Cross-fit", count, verbose, "model"):
         rows = np.flatnonzero(means.folds != fold)
         with seeded(seed * count + fold):
@@ -191,7 +191,7 @@ def cross_fit(
     return means.finished(ids, epochs)
 
 
-class _Means:
+class EpochMeans:
     """Sums over epochs and models."""
 
     def __init__(self, labels: np.ndarray, num_classes: int, num_folds: int, seed: int) -> None:

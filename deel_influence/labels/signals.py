@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..training_dynamics.record import RecordedDynamics
-from .confident_joint import calibrated
+from .confident_joint import WrongLabelEstimate, calibrated, estimate_wrong_labels
 from .head import held_out_head, standardised, stratified_folds
 from .neighbours import neighbour_shares
 from .reading import Evidence, losses_of, margins_of, ranked
@@ -69,6 +69,12 @@ class Sources:
         labels = self.evidence.labels
         k = self._num_neighbours or max(round(float(np.sqrt(len(labels)))), 1)
         return neighbour_shares(self._features, labels, self.evidence.num_classes, k)
+
+    def estimate(self) -> WrongLabelEstimate:
+        """Return how many labels are wrong, by all that there is."""
+        head, refits = np.exp(self.log_probabilities), self._cross_fit
+        held_out = head if refits is None else refits.held_out
+        return estimate_wrong_labels(head, self.neighbours, held_out, self.evidence.labels)
 
     def recorded(self, name: str) -> np.ndarray:
         """Return a statistic of the training, averaged over its epochs, ``(n,)``."""

@@ -22,7 +22,6 @@ from ..training_dynamics.record import RecordedDynamics
 from ..types import Batch, Data, IdFunction, Verbosity
 from ..utils.example_ids import check_unique, names_of
 from ..utils.takes_data import takes_data
-from .confident_joint import estimate_wrong_labels
 from .issues import LabelIssues
 from .reading import Evidence, check_classes
 from .refits import CrossFit
@@ -128,7 +127,7 @@ class LabelSuspicion(SelfInfluenceCalculator):
         signals = {name: SIGNALS[name](sources) for name in self.signals}
         evidence, found = sources.evidence, sources.log_probabilities
         suspicion = mean_rank(list(signals.values()))
-        estimate = estimate_wrong_labels(found, evidence.labels)
+        estimate = sources.estimate()
         is_issue = np.zeros(len(suspicion), bool)
         is_issue[np.lexsort((evidence.ids, -suspicion))[: estimate.number]] = True
         suggested = found.argmax(axis=1)
