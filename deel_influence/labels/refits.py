@@ -174,7 +174,7 @@ def cross_fit(
         raise ValueError(message)
     epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
     labels, num_classes = _labels_for(_checked(build()), x, y)
-    means = EpochMeans(labels, num_classes, count, seed)
+    means = EpochMeans(labels, num_classes, stratified_folds(labels, count, seed), count)
     for fold in progress_bar(range(count), "Cross-fit", count, verbose, "model"):
         rows = np.flatnonzero(means.folds != fold)
         with seeded(seed * count + fold):
@@ -192,11 +192,24 @@ def cross_fit(
 
 
 class EpochMeans:
-    """Sums over epochs and models."""
+    """What models say after each epoch, summed up.
 
-    def __init__(self, labels: np.ndarray, num_classes: int, num_folds: int, seed: int) -> None:
-        self.labels, self.num_folds = labels, num_folds
-        self.folds = stratified_folds(labels, num_folds, seed)
+    Parameters
+    ----------
+    labels
+        Given classes, int64, shape ``(n,)``.
+    num_classes
+        The number c of classes.
+    folds
+        Which model has not seen the example, from 0, shape ``(n,)``.
+    num_folds
+        The number of models.
+    """
+
+    def __init__(
+        self, labels: np.ndarray, num_classes: int, folds: np.ndarray, num_folds: int
+    ) -> None:
+        self.labels, self.folds, self.num_folds = labels, folds, num_folds
         self._held_out, self._in_sample = np.zeros((2, len(labels), num_classes))
         self._losses, self._margins = np.zeros((2, len(labels)))
 

@@ -54,8 +54,10 @@ class Sources:
     @cached_property
     def head(self) -> np.ndarray:
         """Logarithms of the probabilities by the last layer, held out, ``(n, c)``."""
-        labels = self.evidence.labels
-        folds = stratified_folds(labels, self._num_folds, self._seed)
+        labels, folds = self.evidence.labels, np.empty(len(self.evidence.ids), np.int64)
+        # By id, so that the order of the data has no part in who is left out with whom.
+        order = np.argsort(self.evidence.ids, kind="stable")
+        folds[order] = stratified_folds(labels[order], self._num_folds, self._seed)
         return held_out_head(self._features, labels, self.evidence.num_classes, folds)
 
     @cached_property

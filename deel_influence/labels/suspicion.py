@@ -95,7 +95,9 @@ class LabelSuspicion(SelfInfluenceCalculator):
         self.signals = check_signals(chosen)
         self._settings: dict[str, Any] = {
             "num_folds": check_count("num_folds", num_folds, 2),
-            "num_neighbours": num_neighbours and check_count("num_neighbours", num_neighbours),
+            "num_neighbours": None
+            if num_neighbours is None
+            else check_count("num_neighbours", num_neighbours),
             "seed": check_count("seed", seed, 0),
         }
         self._features = Features(model, layer)
