@@ -46,6 +46,10 @@ COMBINATIONS = {
     "refits alone": REFITS,
 }
 CLEANLAB, CLEANLAB_MEANS = "cleanlab", "cleanlab, mean over epochs"
+SHOWN = (
+    *("loss", "margin", "head", "neighbours", "recorded_margin", "recorded_loss"),
+    *(CLEANLAB, CLEANLAB_MEANS, *list(COMBINATIONS)[:4], "refits, neighbours"),
+)
 
 
 def sources_of(problem: Problem, epochs: int) -> Sources:
@@ -149,30 +153,21 @@ def precision(row: dict[str, Any], name: str) -> float:
     return row["methods"][name]["average_precision"]
 
 
-def group(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def network(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """Return the problem, and which of its two networks it is."""
     shortest = min(other["epochs"] for other in rows if other["problem"] == row["problem"])
-    return f"{row['problem']}, {'short' if row['epochs'] == shortest else 'long'}"
+    name = row["problem"].replace("c10_", "").replace("sqz_", "features ")
+    return f"{name}, {'short' if row['epochs'] == shortest else 'long'}"
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Return the lines of the table of average precisions, means over seeds."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(group(row, rows), []).append(row)
-    heads = [name.replace("c10_", "").replace("sqz_", "features ") for name in groups]
-    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(groups)]
-    names = [*SIGNALS, CLEANLAB, CLEANLAB_MEANS, *COMBINATIONS]
-    shown = {
-        name: [np.mean([precision(r, name) for r in g]) for g in groups.values()] for name in names
-    }
-    best = np.max(list(shown.values()), axis=0).round(3)
-    for name, values in shown.items():
-        cells = [
-            f"**{v:.3f}**" if round(v, 3) == b else f"{v:.3f}"
-            for v, b in zip(values, best, strict=True)
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines = [f"| | {' | '.join(SHOWN)} |", "|---|" + "---|" * len(SHOWN)]
+    for name in dict.fromkeys(network(row, rows) for row in rows):
+        runs = [row for row in rows if network(row, rows) == name]
+        values = [f"{np.mean([precision(r, method) for r in runs]):.3f}" for method in SHOWN]
+        cells = [f"**{value}**" if value == max(values) else value for value in values]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
@@ -212,7 +207,7 @@ def numbers(rows: list[dict[str, Any]]) -> list[str]:
         theirs = methods[f"{CLEANLAB}: self_confidence"]["precision_of_issues"]
         low, high = row["interval"]
         lines.append(
-            f"| {group(row, rows)}, seed {row['seed']} | {row['training_accuracy']:.2f} | "
+            f"| {network(row, rows)}, seed {row['seed']} | {row['training_accuracy']:.2f} | "
             f"{row['wrong']} | {row['estimated']} | {low} to {high} | "
             f"{row[f'{CLEANLAB}: number']} | {ours:.2f} | {theirs:.2f} |"
         )
