@@ -189,7 +189,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[str]:
         mine = [precision(row, ours) / precision(row, theirs) for row in human]
         every = [precision(row, ours) / precision(row, theirs) for row in rows]
         lines.append(
-            f"| {ours} | {theirs} | {np.mean(mine):.2f} | {min(mine):.2f} | {min(every):.2f} |"
+            f"| {ours} | {theirs} | {np.mean(mine):.3f} | {min(mine):.3f} | {min(every):.3f} |"
         )
     return lines
 

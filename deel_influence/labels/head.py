@@ -99,7 +99,7 @@ def held_out_head(
         inputs, targets = tf.constant(rows[~held]), tf.constant(labels[~held])
         part = Part(inputs, targets, tf.ones(tf.shape(targets), tf.float64))
         if objective is None:
-            objective = HeadObjective(SoftmaxLoss(), [part], strength)  # type: ignore[arg-type]
+            objective = HeadObjective(SoftmaxLoss(), [part], strength)
         else:
             objective.take([part])
         start = tf.zeros((rows.shape[1], num_classes), tf.float64)

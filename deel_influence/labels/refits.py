@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..errors import UnsupportedModelError
+from ..errors import NonFiniteError, UnsupportedModelError
 from ..linalg.checks import check_count
 from ..model.class_scores import ClassReader
 from ..model.influence_model import BaseInfluenceModel
@@ -89,10 +89,13 @@ class CrossFit:
         ValueError
             If some have not been trained on, or have other labels.
         """
-        order = np.argsort(self.ids, kind="stable")
-        places = np.searchsorted(self.ids[order], ids)
-        found = order[np.minimum(places, len(order) - 1)]
-        missing = self.ids[found] != ids
+        if self.ids.dtype.kind == ids.dtype.kind:
+            order = np.argsort(self.ids, kind="stable")
+            places = np.searchsorted(self.ids[order], ids)
+            found = order[np.minimum(places, len(order) - 1)]
+            missing = self.ids[found] != ids
+        else:  # texts beside integers
+            found, missing = np.zeros(len(ids), np.int64), np.ones(len(ids), bool)
         other = ~missing & (self.labels[found] != labels)
         if missing.any() or other.any():
             first = ids[missing | other][0].item()
@@ -162,6 +165,8 @@ def cross_fit(
         If ``build`` returns no compiled classifier with one label for each example.
     LabelError
         If the labels are no classes of the model.
+    NonFiniteError
+        If a model gives NaN or infinity after an epoch.
     """
     check_dataset(data, "data")
     ids, x, y, weights = _held(data, id_fn)
@@ -173,7 +178,8 @@ def cross_fit(
         )
         raise ValueError(message)
     epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
-    labels, num_classes = _labels_for(_checked(build()), x, y)
+    with seeded(seed):
+        labels, num_classes = _labels_for(_checked(build()), x, y)
     means = EpochMeans(labels, num_classes, stratified_folds(labels, count, seed), count)
     for fold in progress_bar(range(count), "Cross-fit", count, verbose, "model"):
         rows = np.flatnonzero(means.folds != fold)
@@ -214,7 +220,19 @@ class EpochMeans:
         self._losses, self._margins = np.zeros((2, len(labels)))
 
     def add(self, fold: int, log_probabilities: np.ndarray) -> None:
-        """Add what the model of a fold says after an epoch, shape ``(n, c)``."""
+        """Add what the model of a fold says after an epoch, shape ``(n, c)``.
+
+        Raises
+        ------
+        NonFiniteError
+            If some of it is NaN.
+        """
+        if not np.isfinite(log_probabilities).all():
+            message = (
+                "A training must end with finite outputs. Received: NaN or infinity from the model "
+                f"without fold {fold}. Lower the learning rate, or clip the gradients."
+            )
+            raise NonFiniteError(message)
         held = self.folds == fold
         probabilities = np.exp(log_probabilities)
         self._held_out[held] += probabilities[held]

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_influence.errors import DataSourceError, LabelError, UnsupportedModelError
+from deel_influence.errors import (
+    DataSourceError,
+    LabelError,
+    NonFiniteError,
+    UnsupportedModelError,
+)
 from deel_influence.labels import CrossFit, cross_fit
 from deel_influence.labels.reading import losses_of, margins_of
 from tests.labels.problems import CLASSES, N, build, problem
@@ -69,6 +74,17 @@ def test_it_is_read_in_the_order_of_the_examples(found):
     ids = np.array([7, 3, 50])
     part = found.of(ids, problem().y[ids])
     np.testing.assert_array_equal(part.held_out, found.held_out[ids])
+
+
+def test_ids_of_another_type_are_other_examples(found):
+    with pytest.raises(ValueError, match="2 examples that it has not.*'7'"):
+        found.of(np.array(["7", "3"]), problem().y[[7, 3]])
+
+
+def test_a_training_that_diverges_is_told():
+    p = problem()
+    with pytest.raises(NonFiniteError, match="without fold 0"):
+        cross_fit(build, (p.x * np.float32(np.nan), p.y), 2, epochs=1, verbose=0)
 
 
 def test_sample_weights_and_dicts_reach_the_training():
