@@ -54,6 +54,7 @@ ALLOWED_PEERS = {
     ("cli", "evaluation"),
     ("cli", "labels"),
     ("cli", "report"),
+    ("labels", "report"),
     ("evaluation", "report"),
     ("labels", "datasets"),
     ("benchmark", "datasets"),

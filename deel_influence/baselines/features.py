@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from ..errors import UnsupportedModelError
@@ -42,7 +44,11 @@ class Features:
         return self._layer.path
 
     def of_batch(self, batch: Batch) -> tf.Tensor:
-        """Return the features, shape ``(b, d)``; traceable.
+        """Return the features, shape ``(b, d)``; traceable."""
+        return self.with_outputs(batch)[0]
+
+    def with_outputs(self, batch: Batch) -> tuple[tf.Tensor, Any]:
+        """Return the features, shape ``(b, d)``, and the outputs of the model; traceable.
 
         Raises
         ------
@@ -63,7 +69,7 @@ class Features:
             axes = [1] * (inputs.shape.rank - mask.shape.rank)
             there = tf.reshape(mask, (*tf.unstack(tf.shape(mask)), *axes))
             inputs = tf.where(there, inputs, tf.zeros_like(inputs))
-        return tf.reshape(inputs, (tf.shape(inputs)[0], -1))
+        return tf.reshape(inputs, (tf.shape(inputs)[0], -1)), forward.outputs
 
 
 def _features_at(model: BaseInfluenceModel, position: int) -> Features:

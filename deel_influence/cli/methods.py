@@ -22,6 +22,7 @@ from ..ihvp.base import InverseHessianVectorProduct
 from ..influence.arnoldi import ArnoldiInfluenceCalculator
 from ..influence.first_order import FirstOrderInfluenceCalculator
 from ..influence.newton_step import NewtonStepInfluenceCalculator
+from ..labels.suspicion import LabelSuspicion
 from ..model.influence_model import BaseInfluenceModel, InfluenceModel
 from ..rps.l2 import RepresenterPointL2
 from ..rps.lje import RepresenterPointLJE
@@ -117,6 +118,10 @@ METHODS: dict[Method, CommandMethod] = {
     ),
     Method.relatif: CommandMethod(
         "self-influence over the length of the example's step (θ-RelatIF)", _first_order("theta")
+    ),
+    Method.label_issues: CommandMethod(
+        "the mean rank of what the last layer, fitted anew without it, and its neighbours say",
+        lambda i: LabelSuspicion(i.model, seed=i.seed),
     ),
     Method.newton_step: CommandMethod(
         f"self-influence after one Newton step without the example, damping {_DAMPING:g}",

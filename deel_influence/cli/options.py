@@ -38,6 +38,7 @@ class Method(str, Enum):
 
     influence = "influence"
     relatif = "relatif"
+    label_issues = "label-issues"
     newton_step = "newton-step"
     arnoldi = "arnoldi"
     tracin = "tracin"
@@ -98,7 +99,8 @@ MethodOption = Annotated[
     Method,
     typer.Option(
         "--method",
-        help="How to score. influence, relatif and representer-lje compare gradients in the metric "
+        help="How to score. label-issues finds wrong labels best; "
+        "influence, relatif and representer-lje compare gradients in the metric "
         "of --ihvp; aum, forgetting, el2n, tracin and tracin-fast watch the training itself; "
         "--weights matters to those that take gradients of chosen layers.",
     ),

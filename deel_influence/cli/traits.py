@@ -37,6 +37,7 @@ _DYNAMICS = Traits(watches_training=True, needs_classes=True)
 TRAITS: dict[Method, Traits] = {
     Method.influence: _IN_METRIC,
     Method.relatif: _IN_METRIC,
+    Method.label_issues: _CLASSES,
     Method.newton_step: _GRADIENTS,
     Method.arnoldi: _GRADIENTS,
     Method.tracin: Traits(takes_weights=True, watches_training=True),

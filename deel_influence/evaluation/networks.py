@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -16,6 +14,7 @@ from ..linalg.checks import check_count
 from ..model.computations import describe
 from ..model.copies import assign_weights
 from ..utils.digests import array_digest
+from ..utils.seeding import seeded
 from .held_data import HeldData
 from .positions import checked_positions
 
@@ -170,7 +169,7 @@ class NetworkTraining:
         return self._loop
 
     def _new_model(self, seed: int) -> keras.Model:
-        with _seeded(seed):
+        with seeded(seed):
             model = self._make_model()
         if not isinstance(model, keras.Model) or not model.built or not model.compiled:
             message = (
@@ -231,18 +230,6 @@ class _Loop:
             return (first + size,)
 
         tf.while_loop(lambda first: first < end, step, (tf.constant(0),), parallel_iterations=1)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed all generators, and give back those of Python and NumPy as they were."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    keras.utils.set_random_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
 
 
 def _state(model: keras.Model) -> list[keras.Variable]:

@@ -1,4 +1,4 @@
-"""Labels that are to be decided about: the decisions, and the data that come of them."""
+"""Labels that are likely to be wrong: which they are, how many, and the data corrected."""
 
 from typing import TYPE_CHECKING
 
@@ -8,12 +8,29 @@ if TYPE_CHECKING:
     from ..utils.digests import run_digest
     from .decisions import Decisions
     from .decisions_applied import apply_decisions
+    from .issues import LabelIssues
+    from .refits import CrossFit, cross_fit
+    from .suspicion import LabelSuspicion, find_label_issues
 
-__all__ = ["Decisions", "apply_decisions", "run_digest"]
+__all__ = [
+    "CrossFit",
+    "Decisions",
+    "LabelIssues",
+    "LabelSuspicion",
+    "apply_decisions",
+    "cross_fit",
+    "find_label_issues",
+    "run_digest",
+]
 
 __getattr__ = on_demand(
     __name__,
+    CrossFit=".refits",
     Decisions=".decisions",
+    LabelIssues=".issues",
+    LabelSuspicion=".suspicion",
     apply_decisions=".decisions_applied",
+    cross_fit=".refits",
+    find_label_issues=".suspicion",
     run_digest="..utils.digests",
 )

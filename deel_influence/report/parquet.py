@@ -1,4 +1,4 @@
-"""Columns of a triage in a Parquet file, sealed by a checksum."""
+"""Columns of a table of examples in CSV and Parquet files, the latter sealed by a checksum."""
 
 from __future__ import annotations
 
@@ -8,15 +8,41 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ..errors import DataSourceError
+from ..texts import csv_cell
 from ..utils.digests import array_digest
 from ..utils.files import replacing
+from ..utils.formatting import written_column
 from ..utils.records import UNREADABLE
 
 _CHECKSUM = "deel_influence.sha256"
 _CLASS_NAMES = "deel_influence.class_names"
+
+
+def write_csv(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> None:
+    """Write columns ``(n,)`` whose texts no spreadsheet takes for formulas, whole or not at all."""
+    written = {name: written_column(part, csv_cell) for name, part in columns.items()}
+    with replacing(path) as temporary:
+        pyarrow.csv.write_csv(pa.table(written), temporary)
+
+
+def names_beside(
+    columns: Mapping[str, np.ndarray], classes: Sequence[str], class_names: Sequence[str] | None
+) -> dict[str, np.ndarray]:
+    """Return columns with the names of those that hold classes beside their numbers."""
+    if class_names is None:
+        return dict(columns)
+    # As objects, each name is in memory once.
+    names = np.array([str(name) for name in class_names], dtype=object)
+    result: dict[str, np.ndarray] = {}
+    for key, part in columns.items():
+        result[key] = part
+        if key in classes:
+            result[f"{key}_name"] = names[part]
+    return result
 
 
 def write_columns(
@@ -25,6 +51,7 @@ def write_columns(
     class_names: Sequence[str] | None,
 ) -> None:
     """Write columns ``(n,)`` and the names of the classes, whole or not at all."""
+    columns = {name: written_column(part) for name, part in columns.items()}
     metadata = {}
     if class_names is not None:
         metadata[_CLASS_NAMES] = json.dumps([str(name) for name in class_names])

@@ -8,24 +8,20 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 import tensorflow as tf
 
 from deel_influence.errors import LabelError, NonFiniteError
 from deel_influence.extras import require
 from deel_influence.model.influence_model import BaseInfluenceModel, check_influence_model
-from deel_influence.texts import csv_cell
 from deel_influence.types import Batch, Data, Verbosity
 from deel_influence.utils.example_ids import as_ids, check_unique, names_of
-from deel_influence.utils.files import replacing
-from deel_influence.utils.formatting import format_number, format_share, written_column
+from deel_influence.utils.formatting import format_number, format_share
 from deel_influence.utils.html import Html, html_table
 from deel_influence.utils.kernels import Kernel
 from deel_influence.utils.takes_data import takes_data
 
 from .labels import probability_reader, read_labels
-from .parquet import read_columns, write_columns
+from .parquet import names_beside, read_columns, write_columns, write_csv
 
 # A notebook shows so many examples.
 _SHOWN = 10
@@ -105,7 +101,7 @@ class Triage:
             )
             raise ValueError(message)
         if self.class_names is not None:
-            _check_class_names(self.class_names, self.labels, self.predicted)
+            check_class_names(self.class_names, self.labels, self.predicted)
 
     def __len__(self) -> int:
         """Return the number n of examples."""
@@ -195,14 +191,11 @@ class Triage:
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` to a CSV file, whole or not at all."""
-        with replacing(path) as temporary:
-            columns = {n: written_column(part, csv_cell) for n, part in self._columns().items()}
-            pyarrow.csv.write_csv(pa.table(columns), temporary)
+        write_csv(path, self._columns())
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write the columns of `to_pandas` to a Parquet file, whole or not at all."""
-        columns = {name: written_column(part) for name, part in self._columns().items()}
-        write_columns(path, columns, self.class_names)
+        write_columns(path, self._columns(), self.class_names)
 
     @classmethod
     def from_parquet(cls, path: str | os.PathLike[str]) -> Triage:
@@ -220,15 +213,10 @@ class Triage:
 
     def _columns(self) -> dict[str, np.ndarray]:
         """Return what files and data frames hold, the names of classes beside their numbers."""
-        columns: dict[str, np.ndarray] = {}
-        for key, name in _COLUMNS.items():
-            columns[key] = getattr(self, name)
-            if self.class_names is not None and key in ("label", "predicted"):
-                # As objects, each name is in memory once.
-                names = np.array([str(name) for name in self.class_names], dtype=object)
-                columns[f"{key}_name"] = names[columns[key]]
+        columns = {key: getattr(self, name) for key, name in _COLUMNS.items()}
+        named = names_beside(columns, ("label", "predicted"), self.class_names)
         known = {name: getattr(self, name) for name in _PROBABILITIES}
-        return {**columns, **{name: part for name, part in known.items() if part is not None}}
+        return {**named, **{name: part for name, part in known.items() if part is not None}}
 
 
 @takes_data
@@ -317,7 +305,8 @@ def _check_finite(columns: dict[str, np.ndarray], batch_number: int) -> None:
             raise NonFiniteError(message)
 
 
-def _check_class_names(names: Sequence[str], labels: np.ndarray, predicted: np.ndarray) -> None:
+def check_class_names(names: Sequence[str], labels: np.ndarray, predicted: np.ndarray) -> None:
+    """Refuse names that do not name every class."""
     if labels.dtype.kind == "f":
         message = (
             "Argument `class_names` names classes, and must be None where labels are values. "

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +18,6 @@ import tensorflow as tf
 from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.linear_operator import LinearOperator
 from ..utils.kernels import Kernel
-from .likelihood import LogitLoss
 
 SOLVE_TOLERANCE = 1e-3
 """Relative residual of the Newton steps: each brings the gradient down by so much at the end."""
@@ -36,6 +35,16 @@ CURVATURE_ENTRIES = 2**24
 
 FLOOR = 1e-15
 """A gradient this small against the features is nothing but rounding, where W is zero for one."""
+
+
+class LossOfLogits(Protocol):
+    """What a fit needs of a loss; `LogitLoss` has it."""
+
+    def __call__(self, logits: tf.Tensor, targets: Any, weights: tf.Tensor) -> tf.Tensor:
+        """Return the losses ``(b,)`` for logits ``(b, c)``, in their dtype."""
+
+    def derivative(self, logits: tf.Tensor, targets: Any, weights: tf.Tensor) -> tf.Tensor:
+        """Return ``∂ℓ_i/∂logits_i``, shape ``(b, c)``."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +104,18 @@ class HeadObjective:
         λ.
     """
 
-    def __init__(self, loss: LogitLoss, parts: Sequence[Part], regularization: float) -> None:
-        self._loss, self._parts = loss, tuple(parts)
+    def __init__(self, loss: LossOfLogits, parts: Sequence[Part], regularization: float) -> None:
+        self._loss = loss
         self.regularization = regularization
-        self.num_examples = sum(int(part.features.shape[0]) for part in self._parts)
         self._first_order = Kernel(self._sums)
         self._second_order = Kernel(self._summed_product)
         self._curvature = Kernel(self._mean_curvature)
+        self.take(parts)
+
+    def take(self, parts: Sequence[Part]) -> None:
+        """Put other batches in the place of those that there are; what is compiled stays."""
+        self._parts = tuple(parts)
+        self.num_examples = sum(int(part.features.shape[0]) for part in self._parts)
         moments = tf.add_n([_moments(part.features) for part in self._parts]).numpy()
         self._inputs = np.linalg.eigh(moments / self.num_examples)
         self.feature_scale = float(np.sqrt(np.trace(moments) / self.num_examples))

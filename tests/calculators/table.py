@@ -23,6 +23,7 @@ from deel_influence.influence import (
     InfluenceBreakdownCalculator,
     NewtonStepInfluenceCalculator,
 )
+from deel_influence.labels import LabelSuspicion
 from deel_influence.model import BaseInfluenceModel, InfluenceModel
 from deel_influence.rps import RepresenterPointL2, RepresenterPointLJE
 from deel_influence.trac_in import GradientCosine, GradientDot, TracIn, TracInFast
@@ -170,6 +171,7 @@ SELF_CALCULATORS = [
     SelfCase("margin", lambda m, d: MarginScore(m)),
     SelfCase("entropy", lambda m, d: EntropyScore(m)),
     SelfCase("knn-shapley", lambda m, d: KNNShapley(m)),
+    SelfCase("label-suspicion", lambda m, d: LabelSuspicion(m)),
     SelfCase("sample-boundary", lambda m, d: SampleBoundaryCalculator(m)),
     SelfCase("weights-boundary", lambda m, d: WeightsBoundaryCalculator(m)),
     SelfCase("two-lines", lambda m, d: GradientLength(m)),

@@ -1,0 +1,39 @@
+"""What cleanlab says of held-out probabilities: run by a Python that has cleanlab, nothing else.
+
+``python label_issues_cleanlab.py IN.npz OUT.npz``: reads ``probabilities (n, c)`` and
+``labels (n,)``; writes its version, its scores (larger is more suspicious), the labels that it
+takes for issues, and its estimate of their number.
+"""
+
+import sys
+from itertools import product
+
+import cleanlab
+import numpy as np
+from cleanlab.count import num_label_issues
+from cleanlab.filter import find_label_issues
+from cleanlab.rank import get_label_quality_scores
+
+METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
+
+
+def main(source: str, target: str) -> None:
+    """Score, and write what was found."""
+    data = np.load(source)
+    labels, probabilities = data["labels"], data["probabilities"].astype(np.float64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    found = {"version": np.array(cleanlab.__version__)}
+    for method, adjusted in product(METHODS, (False, True)):
+        if adjusted and method == METHODS[2]:
+            continue  # which cleanlab refuses
+        quality = get_label_quality_scores(
+            labels, probabilities, method=method, adjust_pred_probs=adjusted
+        )
+        found[f"{method}{' adjusted' if adjusted else ''}"] = -quality
+    found["is_issue"] = find_label_issues(labels, probabilities)
+    found["number"] = np.array(num_label_issues(labels, probabilities))
+    np.savez(target, **found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

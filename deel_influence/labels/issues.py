@@ -1,0 +1,252 @@
+"""A table of the examples whose labels may be wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..extras import require
+from ..report.parquet import names_beside, write_columns, write_csv
+from ..report.triage import check_class_names
+from ..utils.example_ids import shared_ids
+from ..utils.files import npz_path
+from ..utils.formatting import format_number
+from ..utils.html import Html, html_table
+from ..utils.records import Arrays, RecordKind, Settings
+
+ISSUES = RecordKind("table of label issues", "Find them again with `find_label_issues`.")
+
+_SHOWN = 10
+_SIGNAL = "signal_"
+
+# Name in files and data frames, and name of the attribute.
+_COLUMNS = {
+    "id": "ids",
+    "label": "labels",
+    "suggested": "suggested",
+    "given_probability": "given_probability",
+    "suggested_probability": "suggested_probability",
+    "suspicion": "suspicion",
+    "is_issue": "is_issue",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class LabelIssues:
+    """What is known of the labels of n examples, in the order of the data.
+
+    Attributes
+    ----------
+    ids
+        int64 or texts, shape ``(n,)``, all different.
+    labels
+        Given classes, int64, shape ``(n,)``.
+    suggested
+        The most probable class of each example, int64, shape ``(n,)``; where the label is not
+        disputed, the label.
+    given_probability, suggested_probability
+        Of the two, by a model that has not seen the label, shape ``(n,)``.
+    suspicion
+        The mean of the ranks that the signals give, from 0 to 1, shape ``(n,)``; larger is more
+        suspicious.
+    is_issue
+        Which labels are taken to be wrong, bool, shape ``(n,)``: the ``estimated_number`` most
+        suspicious ones.
+    signals
+        Each signal by its name, shape ``(n,)``; larger is more suspicious.
+    class_names
+        What the labels 0, 1, ... mean, where it is known.
+    estimated_number
+        How many labels are estimated to be wrong.
+    interval
+        Between what and what that number is thought to be.
+
+    Raises
+    ------
+    ValueError
+        If the columns are not of one length, or the names do not fit the labels.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    suggested: np.ndarray
+    given_probability: np.ndarray
+    suggested_probability: np.ndarray
+    suspicion: np.ndarray
+    is_issue: np.ndarray
+    signals: Mapping[str, np.ndarray]
+    class_names: tuple[str, ...] | None
+    estimated_number: int
+    interval: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        """Check that the columns are of one length, and that every class has a name."""
+        shapes = {name: np.shape(column) for name, column in self._numbers().items()}
+        if len(set(shapes.values())) != 1 or len(shapes["id"]) != 1:
+            message = (
+                "Argument `ids` and the other columns must all have one shape (n,). Received: "
+                f"{shapes}."
+            )
+            raise ValueError(message)
+        if self.class_names is not None:
+            check_class_names(self.class_names, self.labels, self.suggested)
+
+    def __len__(self) -> int:
+        """Return the number n of examples."""
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        """Tell how many examples there are, and how many labels are thought to be wrong."""
+        low, high = self.interval
+        return (
+            f"<LabelIssues of {len(self)} examples: about {self.estimated_number} wrong labels "
+            f"({low} to {high})>"
+        )
+
+    def _repr_html_(self) -> Html:
+        """Show the most suspicious labels in a notebook."""
+        heads = ("id", "label", "suggested", "of the label", "of the suggested", "suspicion")
+        shown = self.order[:_SHOWN]
+        rows = [
+            (
+                self.ids[i],
+                self.label_text(self.labels[i]),
+                self.label_text(self.suggested[i]),
+                *(format_number(float(column[i]), True) for column in self._shares()),
+            )
+            for i in shown
+        ]
+        low, high = (format_number(end) for end in self.interval)
+        title = (
+            f"About {format_number(self.estimated_number)} of {len(self):,} labels are wrong "
+            f"({low} to {high}); the {len(shown)} most suspicious"
+        )
+        return html_table(heads, rows, title)
+
+    @property
+    def order(self) -> np.ndarray:
+        """The positions ``(n,)`` of the examples, the most suspicious first; ties go by id."""
+        return np.lexsort((self.ids, -self.suspicion))
+
+    def label_text(self, label: Any) -> str:
+        """Return the name of a class where there is one, or else the number."""
+        return str(int(label)) if self.class_names is None else str(self.class_names[int(label)])
+
+    def merge(self, other: LabelIssues) -> LabelIssues:
+        """Join the tables of two shards, ordered by id, so that merges commute.
+
+        Suspicions stay ranks within their shard, and the estimates are added up.
+
+        Raises
+        ------
+        ValueError
+            If an id is in both, or they have other signals or class names.
+        """
+        both = shared_ids(self.ids, other.ids)
+        if len(both):
+            message = (
+                "Argument `other` must hold other examples. Received: "
+                f"{len(both)} ids that are in both, such as {both[:3].tolist()}. Read shards "
+                "with `id_fn=`, so that positions in them are no ids."
+            )
+            raise ValueError(message)
+        mine, theirs = ((sorted(t.signals), t.class_names) for t in (self, other))
+        if mine != theirs:
+            message = (
+                "Argument `other` must have the same signals and class names. Received: "
+                f"{theirs[0]} of {theirs[1]} beside {mine[0]} of {mine[1]}."
+            )
+            raise ValueError(message)
+        theirs_by_name = other._numbers()
+        joined = {n: np.concatenate([c, theirs_by_name[n]]) for n, c in self._numbers().items()}
+        order = np.argsort(joined["id"], kind="stable")
+        return self._of_columns(
+            {name: column[order] for name, column in joined.items()},
+            self.class_names,
+            self.estimated_number + other.estimated_number,
+            [mine + theirs for mine, theirs in zip(self.interval, other.interval, strict=True)],
+        )
+
+    def to_pandas(self) -> Any:
+        """Return a data frame with a row for each example.
+
+        Its columns are id, label, suggested, given_probability, suggested_probability, suspicion,
+        is_issue, and ``signal_`` with the name of each signal. Where the classes have names,
+        label_name and suggested_name stand beside the numbers.
+
+        Raises
+        ------
+        MissingExtraError
+            If pandas is not installed.
+        """
+        return require("pandas", "report", "Data frames need").DataFrame(self._columns())
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the columns of `to_pandas` to a CSV file, whole or not at all."""
+        write_csv(path, self._columns())
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write the columns of `to_pandas` to a Parquet file, whole or not at all."""
+        write_columns(path, self._columns(), self.class_names)
+
+    def save(self, path: str | Path) -> Path:
+        """Write all of it to an ``.npz`` file, which appears whole or not at all."""
+        settings = {
+            "class_names": self.class_names,
+            "estimated_number": self.estimated_number,
+            "interval": self.interval,
+        }
+        return ISSUES.write(npz_path(path), settings, self._numbers())
+
+    @classmethod
+    def load(cls, path: str | Path) -> LabelIssues:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        DataSourceError
+            If the file is missing, damaged, or holds no label issues.
+        """
+        return ISSUES.read(npz_path(path), cls._parsed)
+
+    @classmethod
+    def _parsed(cls, settings: Settings, arrays: Arrays) -> LabelIssues:
+        return cls._of_columns(
+            arrays, settings["class_names"], settings["estimated_number"], settings["interval"]
+        )
+
+    @classmethod
+    def _of_columns(
+        cls, columns: Mapping[str, np.ndarray], class_names: Any, number: int, interval: Any
+    ) -> LabelIssues:
+        names = None if class_names is None else tuple(class_names)
+        signals = {
+            name.removeprefix(_SIGNAL): column
+            for name, column in columns.items()
+            if name.startswith(_SIGNAL)
+        }
+        low, high = interval
+        plain = {attribute: columns[name] for name, attribute in _COLUMNS.items()}
+        return cls(
+            **plain,
+            signals=signals,
+            class_names=names,
+            estimated_number=number,
+            interval=(low, high),
+        )
+
+    def _shares(self) -> tuple[np.ndarray, ...]:
+        return self.given_probability, self.suggested_probability, self.suspicion
+
+    def _numbers(self) -> dict[str, np.ndarray]:
+        """Return the columns of `to_pandas`, the names of classes apart."""
+        columns = {name: getattr(self, attribute) for name, attribute in _COLUMNS.items()}
+        return columns | {f"{_SIGNAL}{name}": part for name, part in self.signals.items()}
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        return names_beside(self._numbers(), ("label", "suggested"), self.class_names)

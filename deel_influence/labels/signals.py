@@ -1,0 +1,150 @@
+"""The signals of a wrong label, each one number for each example, larger for more suspicious."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..training_dynamics.record import RecordedDynamics
+from .confident_joint import WrongLabelEstimate, calibrated, estimate_wrong_labels
+from .head import held_out_head, standardised, stratified_folds
+from .neighbours import neighbour_shares
+from .reading import Evidence, losses_of, margins_of, ranked
+from .refits import CrossFit
+
+
+class Sources:
+    """What signals are made of, each computed when the first signal asks for it.
+
+    Parameters
+    ----------
+    evidence
+        Of one pass over the n examples.
+    dynamics
+        The record of the training, if there is one.
+    cross_fit
+        The models that were trained on parts, if there are any.
+    num_folds, seed
+        How often the last layer is fitted anew, and what fixes who is left out when.
+    num_neighbours
+        The number k of neighbours; None takes ``√n``.
+    """
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        dynamics: RecordedDynamics | None = None,
+        cross_fit: CrossFit | None = None,
+        num_folds: int = 5,
+        num_neighbours: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.evidence = evidence
+        self._dynamics = dynamics
+        self._cross_fit = None if cross_fit is None else cross_fit.of(evidence.ids, evidence.labels)
+        self._num_folds, self._num_neighbours, self._seed = num_folds, num_neighbours, seed
+
+    @cached_property
+    def _features(self) -> np.ndarray:
+        return standardised(self.evidence.features)
+
+    @cached_property
+    def head(self) -> np.ndarray:
+        """Logarithms of the probabilities by the last layer, held out, ``(n, c)``."""
+        labels, folds = self.evidence.labels, np.empty(len(self.evidence.ids), np.int64)
+        # By id, so that the order of the data has no part in who is left out with whom.
+        order = np.argsort(self.evidence.ids, kind="stable")
+        folds[order] = stratified_folds(labels[order], self._num_folds, self._seed)
+        return held_out_head(self._features, labels, self.evidence.num_classes, folds)
+
+    @cached_property
+    def log_probabilities(self) -> np.ndarray:
+        """The same, at the temperature that fits the given labels best, ``(n, c)``."""
+        return calibrated(self.head, self.evidence.labels)
+
+    @cached_property
+    def neighbours(self) -> np.ndarray:
+        """The share of each class among the nearest neighbours, ``(n, c)``."""
+        labels = self.evidence.labels
+        k = self._num_neighbours or max(round(float(np.sqrt(len(labels)))), 1)
+        return neighbour_shares(self._features, labels, self.evidence.num_classes, k)
+
+    def estimate(self) -> WrongLabelEstimate:
+        """Return how many labels are wrong, by all that there is."""
+        head, refits = np.exp(self.log_probabilities), self._cross_fit
+        held_out = head if refits is None else refits.held_out
+        return estimate_wrong_labels(head, self.neighbours, held_out, self.evidence.labels)
+
+    def recorded(self, name: str) -> np.ndarray:
+        """Return a statistic of the training, averaged over its epochs, ``(n,)``."""
+        record = _given(self._dynamics, dynamics="TrainingDynamics")
+        return record.mean(name)[record.positions_of(self.evidence.keys)]
+
+    @property
+    def refits(self) -> CrossFit:
+        """What models say that were trained on parts, in the order of the examples."""
+        return _given(self._cross_fit, cross_fit="CrossFit")
+
+
+Signal = Callable[[Sources], np.ndarray]
+
+SIGNALS: dict[str, Signal] = {
+    "loss": lambda s: losses_of(s.evidence.log_probabilities, s.evidence.labels),
+    "margin": lambda s: -margins_of(s.evidence.log_probabilities, s.evidence.labels),
+    "head": lambda s: losses_of(s.head, s.evidence.labels),
+    "head_margin": lambda s: -margins_of(s.head, s.evidence.labels),
+    "neighbours": lambda s: 1 - s.neighbours[np.arange(len(s.evidence.ids)), s.evidence.labels],
+    "recorded_loss": lambda s: s.recorded("loss"),
+    "recorded_margin": lambda s: -s.recorded("margin"),
+    "in_sample": lambda s: -s.refits.in_sample_margins,
+    "held_out": lambda s: s.refits.held_out_losses,
+}
+
+
+def default_signals(
+    dynamics: RecordedDynamics | None, cross_fit: CrossFit | None
+) -> tuple[str, ...]:
+    """Return the names of the signals that are taken where none are asked for."""
+    names = ["head", "neighbours"]
+    if dynamics is not None:
+        names.append("recorded_loss" if "loss" in dynamics.names else "recorded_margin")
+    if cross_fit is not None:
+        names += ["in_sample", "held_out"]
+    return tuple(names)
+
+
+def check_signals(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of signals.
+
+    Raises
+    ------
+    ValueError
+        If there are none, one is unknown, or one comes twice.
+    """
+    given = (names,) if isinstance(names, str) else tuple(names)
+    if not given or set(given) - set(SIGNALS) or len(set(given)) < len(given):
+        message = (
+            f"Argument `signals` must name some of {', '.join(SIGNALS)}, each once. "
+            f"Received: {names!r}."
+        )
+        raise ValueError(message)
+    return given
+
+
+def mean_rank(signals: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean of the ranks ``(n,)`` that several signals ``(n,)`` give, from 0 to 1."""
+    return np.mean([ranked(values) for values in signals], axis=0)
+
+
+def _given(value: Any, **kinds: str) -> Any:
+    if value is not None:
+        return value
+    ((argument, kind),) = kinds.items()
+    message = (
+        f"Argument `{argument}` must be a {kind} for the signals that are made of it. Received: "
+        f"{argument}=None. Pass one, or ask for other signals."
+    )
+    raise ValueError(message)
