@@ -228,6 +228,15 @@ def update_page(rows: list[dict[str, Any]]) -> None:
     PAGE.write_text(text, encoding="utf-8")
 
 
+def _rounded(nest: Any) -> Any:
+    """Return numbers with the four digits that a second run would agree on."""
+    if isinstance(nest, dict):
+        return {name: _rounded(part) for name, part in nest.items()}
+    if isinstance(nest, list):
+        return [_rounded(part) for part in nest]
+    return round(nest, 4) if isinstance(nest, float) else nest
+
+
 def main() -> None:
     """Train what is not there yet, measure, and write the result and the page."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -245,7 +254,7 @@ def main() -> None:
             for epochs in (problem.kind.short, problem.kind.long):
                 rows.append(row_of(problem, epochs, options.cleanlab))
                 print(name, seed, epochs, f"{precision(rows[-1], 'model + data'):.3f}", flush=True)
-    write_json(options.out, {"rows": rows})
+    write_json(options.out, {"rows": _rounded(rows)})
     if options.out == RESULT:
         update_page(rows)
 
