@@ -60,7 +60,7 @@ def error_line(result) -> str:
         ({"seed": -1}, "Invalid value for '--seed'"),
         ({"damping": 1, "ihvp": "identity"}, "--damping belongs to a Hessian"),
         ({"samples": 9, "ihvp": "identity"}, "--samples belongs to a Hessian"),
-        ({"ihvp": "guess"}, "'guess' is not one of 'exact', 'cgd', 'lissa'"),
+        ({"ihvp": "guess"}, "'guess' is not one of 'auto', 'exact', 'cgd'"),
         ({"weights": "nolayer"}, "Received: 'nolayer'. Layers with weights: ['hidden', 'logits']"),
         ({"weights": "logits:hidden"}, "must not come before `start_layer`"),
         ({"weights": "7"}, "must be an index from -2 to 1"),
