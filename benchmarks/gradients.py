@@ -36,6 +36,13 @@ def compiled(model: keras.Model) -> keras.Model:
     return model
 
 
+def twin(model: keras.Model) -> keras.Model:
+    """Return a compiled copy to train: a model that is asked about must not change."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return compiled(copy)
+
+
 def over(dataset: tf.data.Dataset, kernel: Any) -> Any:
     """Return a function that runs a kernel on every batch of a dataset."""
 
@@ -51,6 +58,7 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
     """Return examples per second of a training step and of the engine's operations."""
     keras.utils.set_random_seed(0)
     model = compiled(case.build())
+    trained = twin(model)
     x, y = case.data()
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(case.batch_size).cache()
     wrapped = BaseInfluenceModel(model)
@@ -64,7 +72,7 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
     jacobian = engine.kernel("jacobian", lambda b: wrapped.batch_jacobian_tensor(b)[:, 0])
     n = case.num_examples
     functions = {
-        "training_step": lambda: model.fit(dataset, verbose=0),
+        "training_step": lambda: trained.fit(dataset, verbose=0),
         "forward": over(dataset, forward),
         "engine_norms": over(dataset, norms),
         "engine_materialized": over(dataset, rows),
@@ -96,7 +104,7 @@ def measure_exact(repeats: int) -> dict[str, Any]:
     y = generator.integers(0, 10, 8192)
     train = tf.data.Dataset.from_tensor_slices((x, y)).batch(256).cache()
     queries = tf.data.Dataset.from_tensor_slices((x[:100], y[:100])).batch(100)
-    wrapped = InfluenceModel(model)
+    wrapped, trained = InfluenceModel(model), twin(model)
 
     def build() -> ExactIHVP:
         return ExactIHVP(wrapped, train, verbose=0)
@@ -110,7 +118,7 @@ def measure_exact(repeats: int) -> dict[str, Any]:
     first_matrix = time.perf_counter() - start
     times = interleaved_seconds(
         {
-            "epoch": lambda: model.fit(train, verbose=0),
+            "epoch": lambda: trained.fit(train, verbose=0),
             "hessian_and_inverse": build,
             "influence_matrix_100x8192": lambda: calculator.influence_matrix(
                 queries, train, verbose=0
