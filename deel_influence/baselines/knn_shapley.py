@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -122,11 +121,7 @@ class KNNShapley(SelfInfluenceCalculator):
             reference_data = Pass(self.reference_set, "reference_set", device=device)
             *reference, _ = self._read(reference_data.checked(self.engine))
             scores = self._scores(reference, train, leave_out_self=False)
-        # Where ids are the user's, the second pass may come in another order.
-        order = np.argsort(known)
-        for item in self._stream(replace(data, verbose=0)):
-            found = order[np.searchsorted(known, item.ids, sorter=order)]
-            yield item.batch, item.ids, tf.constant(scores[found])
+        yield from self._handed_out(data, known, scores)
 
     def _self_scores(self, batch: Batch) -> tf.Tensor:
         """Return the scores of a batch that is the whole training set."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -227,6 +228,18 @@ class SelfInfluenceCalculator(Described, ABC):
         for item in self._stream(data):
             kernel = self._kernel(hook)
             yield item, run(kernel, item, (*arguments, item.batch), data.device, axis)
+
+    def _handed_out(
+        self, data: Pass, known: np.ndarray, scores: np.ndarray
+    ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
+        """Yield the batches of a second pass with scores that the first gave for all examples.
+
+        Where ids are the user's, it may come in another order.
+        """
+        order = np.argsort(known, kind="stable")
+        for item in self._stream(replace(data, verbose=0)):
+            found = order[np.searchsorted(known, item.ids, sorter=order)]
+            yield item.batch, item.ids, tf.constant(scores[found], self.model.dtype)
 
     def _summed(self, data: Pass, hook: Callable[..., Any]) -> Any:
         """Return the sum of what a hook gives over all batches of a pass."""

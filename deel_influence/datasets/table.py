@@ -107,6 +107,7 @@ def load_table(
     if table.id is not None:
         inputs = inputs.reset_index(drop=True)
     if text is not None:
+        _check_complete(inputs[text].isna().to_numpy(), "Texts", text, path)
         inputs = inputs.astype(str)
     if not len(inputs.columns):
         message = (
@@ -153,9 +154,10 @@ def read_table(path: Path, columns: Columns, class_names: tuple[str, ...] | None
     given = frame[label]
     if class_names is None and hasattr(given, "cat"):
         class_names = tuple(str(category) for category in given.cat.categories)
-    known = given.astype(object).where(~given.isna(), None).to_numpy()
-    plain = given.to_numpy() if given.dtype.kind in "biuf" and not given.isna().any() else known
-    labels, class_names = number_classes(np.asarray(plain), label, path, class_names)
+    is_missing = given.isna()
+    plain = given.dtype.kind in "biuf" and not is_missing.any()
+    values = given if plain else given.astype(object).where(~is_missing, None)
+    labels, class_names = number_classes(values.to_numpy(), label, path, class_names)
     argument = f"{name or 'index'} of {path.name}"
     try:
         named = None if name is None else as_ids(frame[name].to_numpy(), argument)
@@ -187,16 +189,11 @@ def number_classes(
     """
     if labels.dtype.kind == "b":
         return labels.astype(np.int64), class_names or ("False", "True")
-    missing = [value is None or value != value for value in labels.ravel().tolist()]  # noqa: PLR0124
-    if any(missing):
-        message = (
-            f"Labels must not be missing. Received: {str(path)!r}, whose {name!r} lacks "
-            f"{sum(missing)} of {len(missing)}, first in row {missing.index(True)} (counting from "
-            "0). Fill them in, or leave these rows out."
-        )
-        raise DataSourceError(message)
     if labels.dtype.kind in "iuf":
+        _check_complete(np.asarray(np.isnan(labels)), "Labels", name, path)
         return labels, class_names
+    missing = [value is None or value != value for value in labels.ravel().tolist()]  # noqa: PLR0124
+    _check_complete(np.reshape(missing, labels.shape), "Labels", name, path)
     texts = labels.astype(str)
     names = tuple(np.unique(texts).tolist()) if class_names is None else class_names
     numbers = {text: number for number, text in enumerate(names)}
@@ -208,6 +205,18 @@ def number_classes(
         )
         raise DataSourceError(message)
     return np.vectorize(numbers.__getitem__, otypes=[np.int64])(texts), names
+
+
+def _check_complete(missing: np.ndarray, what: str, name: str, path: Path) -> None:
+    """Refuse labels, or texts, of which some ``(n, ...)`` are missing."""
+    rows = np.asarray(missing.reshape(len(missing), -1).any(axis=1))
+    if rows.any():
+        message = (
+            f"{what} must not be missing. Received: {str(path)!r}, whose {name!r} lacks "
+            f"{rows.sum()} of {len(rows)}, first in row {rows.argmax()} (counting from 0). Fill "
+            "them in, or leave these rows out."
+        )
+        raise DataSourceError(message)
 
 
 def _read(path: Path, columns: Columns) -> Any:

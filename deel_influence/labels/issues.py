@@ -12,7 +12,7 @@ import numpy as np
 
 from ..extras import require
 from ..report.parquet import names_beside, write_columns, write_csv
-from ..report.triage import check_class_names
+from ..report.triage import check_class_names, check_columns
 from ..utils.example_ids import shared_ids
 from ..utils.files import npz_path
 from ..utils.formatting import format_number
@@ -86,13 +86,7 @@ class LabelIssues:
 
     def __post_init__(self) -> None:
         """Check that the columns are of one length, and that every class has a name."""
-        shapes = {name: np.shape(column) for name, column in self._numbers().items()}
-        if len(set(shapes.values())) != 1 or len(shapes["id"]) != 1:
-            message = (
-                "Argument `ids` and the other columns must all have one shape (n,). Received: "
-                f"{shapes}."
-            )
-            raise ValueError(message)
+        check_columns(self._numbers())
         if self.class_names is not None:
             check_class_names(self.class_names, self.labels, self.suggested)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -157,12 +156,7 @@ class LabelSuspicion(SelfInfluenceCalculator):
     ) -> Iterator[tuple[Batch, np.ndarray, tf.Tensor]]:
         data = Pass(train_set, "train_set", "Labels", id_fn, device, verbose)
         sources = self._read(data)
-        scores, known = self._scores(sources), sources.evidence.ids
-        # Where ids are the user's, the second pass may come in another order.
-        order = np.argsort(known, kind="stable")
-        for item in self._stream(replace(data, verbose=0)):
-            found = order[np.searchsorted(known, item.ids, sorter=order)]
-            yield item.batch, item.ids, tf.constant(scores[found], self.model.dtype)
+        yield from self._handed_out(data, sources.evidence.ids, self._scores(sources))
 
     def _self_scores(self, batch: Batch) -> tf.Tensor:
         """Return the scores of a batch that is the whole training set."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -93,13 +93,7 @@ class Triage:
     def __post_init__(self) -> None:
         """Check that the columns are of one length, and that every class has a name."""
         known = [name for name in _PROBABILITIES if getattr(self, name) is not None]
-        shapes = {name: np.shape(getattr(self, name)) for name in (*_COLUMNS.values(), *known)}
-        if len(set(shapes.values())) != 1 or len(shapes["ids"]) != 1:
-            message = (
-                "Argument `ids` and the other columns must all have one shape (n,). Received: "
-                f"{shapes}."
-            )
-            raise ValueError(message)
+        check_columns({name: getattr(self, name) for name in (*_COLUMNS.values(), *known)})
         if self.class_names is not None:
             check_class_names(self.class_names, self.labels, self.predicted)
 
@@ -303,6 +297,23 @@ def _check_finite(columns: dict[str, np.ndarray], batch_number: int) -> None:
                 "for weights that diverged in training."
             )
             raise NonFiniteError(message)
+
+
+def check_columns(columns: Mapping[str, np.ndarray]) -> None:
+    """Refuse columns that are not all of one shape ``(n,)``.
+
+    Raises
+    ------
+    ValueError
+        Tells their shapes.
+    """
+    shapes = {name: np.shape(column) for name, column in columns.items()}
+    if len(set(shapes.values())) != 1 or len(next(iter(shapes.values()))) != 1:
+        message = (
+            "Argument `ids` and the other columns must all have one shape (n,). Received: "
+            f"{shapes}."
+        )
+        raise ValueError(message)
 
 
 def check_class_names(names: Sequence[str], labels: np.ndarray, predicted: np.ndarray) -> None:

@@ -194,3 +194,10 @@ def test_image_folders_and_arrays_take_the_classes_of_the_training_set(tmp_path)
     np.savez(tmp_path / "data.npz", x=np.zeros((1, 2)), y=["bee"])
     source = load_source(tmp_path / "data.npz", class_names=["ant", "bee"])
     assert next(iter(source.dataset))[1].numpy().tolist() == [1]
+
+
+def test_missing_texts_are_told(tmp_path):
+    frame = table().assign(words=["a film", None, "None"])
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    with pytest.raises(DataSourceError, match="Texts must not .*'words' lacks 1 of 3.* row 1"):
+        load_source(tmp_path / "data.csv", columns=Columns(text="words"))
