@@ -20,6 +20,7 @@ from ..utils.datasets import Item
 from ..utils.kernels import Kernel
 from ..utils.lazy import lazy_dataset
 from ..utils.running import run
+from ..utils.separable import Separable
 from ..utils.top_k import ORDER, BatchSort
 from .described import SELF, Described
 from .sample_pool import SamplePool
@@ -27,7 +28,7 @@ from .scores import Scores
 from .specs import relaxed_element_spec
 
 
-class SelfInfluenceCalculator(Described, ABC):
+class SelfInfluenceCalculator(Described, Separable, ABC):
     """Base class of methods that score each example on its own.
 
     To be implemented by subclasses: `_self_scores`, which is traced once and then runs on every
@@ -257,5 +258,18 @@ class SelfInfluenceCalculator(Described, ABC):
         key = (hook.__name__, *form, *(engine.plan for engine in self._engines))
         if key not in self._kernels:
             eager = hook.__name__ in self._eager_hooks
-            self._kernels[key] = Kernel(hook, compiled=not eager)
+            self._kernels[key] = Kernel(hook, compiled=False) if eager else self._made(hook, key)
         return self._kernels[key]
+
+    def _made(self, hook: Callable[..., Any], key: tuple) -> Kernel:
+        """Return a kernel whose compiled forms serve other calculators of the model as well."""
+        mine = self.separated()
+        if mine is None:
+            return Kernel(hook)
+
+        def over(tensors: list[tf.Tensor], *arguments: Any) -> Any:
+            twin = mine.over(tf.nest.pack_sequence_as(mine.tensors, tensors))
+            return getattr(twin, hook.__name__)(*arguments)
+
+        traces = self.engine.traces((type(self), mine.form, *key))
+        return Kernel(over, state=tf.nest.flatten(mine.tensors), traces=traces)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +77,24 @@ class EigenbasisCurvature:
     def damped_blocks(self) -> tuple[DampedBlock, ...]:
         """The blocks with their damping, as tensors."""
         return tuple(self._damped)
+
+    @property
+    def form(self) -> tuple:
+        """What products depend on besides `tensors`."""
+        parts = [(b.parts, b.shape, b.basis.left is None, b.is_kronecker) for b in self._damped]
+        return tuple(parts)
+
+    @property
+    def tensors(self) -> list[tuple[tf.Tensor, ...]]:
+        """What products are made with, for each block."""
+        return [block.tensors for block in self._damped]
+
+    def with_tensors(self, tensors: Sequence[tuple[tf.Tensor, ...]]) -> EigenbasisCurvature:
+        """Return a curvature of this form whose products are made with others."""
+        twin = copy(self)
+        pairs = zip(self._damped, tensors, strict=True)
+        twin._damped = [block.with_tensors(*given) for block, given in pairs]
+        return twin
 
     def multiply(self, vectors: tf.Tensor) -> tf.Tensor:
         """Return ``H v`` for every row of vectors ``(k, p)``."""
@@ -173,6 +192,19 @@ class DampedBlock:
     def is_kronecker(self) -> bool:
         """Whether the eigenvectors are a Kronecker product."""
         return self.basis.right is not None
+
+    @property
+    def tensors(self) -> tuple[tf.Tensor, ...]:
+        """The eigenvalues, those of the inverse, and the bases that there are."""
+        bases = (self.basis.left, self.basis.right)
+        return (self.values, self.inverse, *(basis for basis in bases if basis is not None))
+
+    def with_tensors(self, values: tf.Tensor, inverse: tf.Tensor, *bases: tf.Tensor) -> DampedBlock:
+        """Return a block of the same form with other `tensors`."""
+        twin = copy(self)
+        twin.values, twin.inverse = values, inverse
+        twin.basis = Basis(*bases) if bases else self.basis
+        return twin
 
     def into(self, columns: tf.Tensor) -> tf.Tensor:
         """Return ``Uᵀ v`` for columns ``(k, q)``, shape ``(k, r, s)`` or ``(k, q)``."""

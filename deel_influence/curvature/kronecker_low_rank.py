@@ -15,6 +15,7 @@ the loss foreseen for all of them is a tenth larger. Layers of several positions
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,12 @@ class LowRankQueries:
     def ranks(self) -> tuple[int | None, ...]:
         """The rank ρ of each block; None where it is kept whole."""
         return self._ranks
+
+    def over(self, curvature: EigenbasisCurvature) -> LowRankQueries:
+        """Return the same for another curvature, with the ranks of this one."""
+        twin = copy(self)
+        twin._curvature = curvature
+        return twin
 
     def factors(self, gradients: BatchGradients) -> tf.Tensor:
         """Return the factors ``(m, q)`` of the queries."""

@@ -58,6 +58,7 @@ class GradientEngine:
         self._probes_left = MAX_PROBES
         self.order_guard = OrderGuard()
         self._kernels: dict[Hashable, tuple[Kernel, Callable[..., Any]]] = {}
+        self._traces: dict[Hashable, dict] = {}
         self._known_forms: set[str] = set()
 
     @classmethod
@@ -106,6 +107,7 @@ class GradientEngine:
         self._known_forms.add(_form(batch))
         if plan != self.plan:
             self._kernels.clear()
+            self._traces.clear()
         self.plan = plan
         self.prepared = True
         self._probes_left = 0 if self.plan.is_settled else self._probes_left - 1
@@ -202,6 +204,10 @@ class GradientEngine:
             kernel = Kernel(function, jit_compile)
             self._kernels[key] = kernel, function
         return kernel
+
+    def traces(self, key: Hashable) -> dict:
+        """Return where compiled forms are kept that belong to the model and to ``key`` alone."""
+        return self._traces.setdefault(key, {})
 
 
 def _form(batch: Batch) -> str:

@@ -32,12 +32,13 @@ from ..utils.digests import dataset_digest
 from ..utils.files import npz_path
 from ..utils.portable import SharedDataset
 from ..utils.running import run
+from ..utils.separable import Separable
 from .damping import AUTO, damping_vector, resolve_damping
 from .parts import SETTINGS_OF_THE_FINISH, FitOfParts
 from .persistence import REGISTERED, STRATEGY, loaded, unpickled
 
 
-class InverseHessianVectorProduct(FitOfParts, ABC):
+class InverseHessianVectorProduct(FitOfParts, Separable, ABC):
     """Products with ``H⁻¹`` and ``H``, for whole batches of vectors; rows are vectors.
 
     A strategy is one subclass with two hooks, `_solve` and `_multiply`. One that can score

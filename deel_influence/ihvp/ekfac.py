@@ -52,6 +52,7 @@ class EKFACIHVP(KroneckerIHVP):
     """
 
     name = "ekfac"
+    separable = True
 
     def _fit(self, fisher: FisherPass, approximation: str) -> list[EigenBlock]:
         held = HeldFactors()

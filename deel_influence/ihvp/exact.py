@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cu
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Data
 from ..utils.arguments import settings_in
+from ..utils.separable import Separated
 from .base import InverseHessianVectorProduct
 from .damping import (
     AUTO,
@@ -98,6 +100,7 @@ class ExactIHVP(InverseHessianVectorProduct):
     """The size below which an eigenvalue of H is rounding; with ``rcond``, what that comes to."""
 
     fits_by_sums = True
+    separable = True
     settings = ("n_samples_for_hessian", "seed")
 
     def __init__(
@@ -207,6 +210,14 @@ class ExactIHVP(InverseHessianVectorProduct):
         self._kept = np.abs(values) > (self.cutoff if has_own else 0.0)
         self._inverse = DenseInverse(values, vectors, self._kept, self.cutoff)
         self._dense = tf.constant((vectors * values) @ vectors.T)
+
+    def _separated(self) -> Separated:
+        def over(tensors: list[tf.Tensor]) -> ExactIHVP:
+            inverse = copy(self._inverse)
+            inverse.matrix = tensors[0]
+            return self._altered(_inverse=inverse, _dense=tensors[1])
+
+        return Separated((), [self._inverse.matrix, self._dense], over)
 
     def _warn_if_no_minimum(self, rounding: float) -> None:
         smallest = self.smallest_eigenvalue

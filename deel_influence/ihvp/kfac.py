@@ -87,6 +87,7 @@ class KFACIHVP(KroneckerIHVP):
     """
 
     name = "kfac"
+    separable = True
 
     def _fit(self, fisher: FisherPass, approximation: str) -> list[EigenBlock]:
         return fit_kronecker(fisher, approximation)

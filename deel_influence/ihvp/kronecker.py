@@ -25,6 +25,7 @@ from ..utils.datasets import check_dataset
 from ..utils.kernels import Kernel
 from ..utils.progress import check_verbose
 from ..utils.running import run
+from ..utils.separable import Separated
 from .base import InverseHessianVectorProduct
 from .damping import AUTO_SHARE, check_damping, resolve_damping
 
@@ -151,6 +152,17 @@ class KroneckerIHVP(InverseHessianVectorProduct):
 
     def _restore(self, state: Mapping[str, np.ndarray]) -> None:
         self.curvature = from_arrays(state, self.model.layout, self.model.dtype)
+
+    def _separated(self) -> Separated:
+        low_rank = self._low_rank
+
+        def over(tensors: list[tf.Tensor]) -> KroneckerIHVP:
+            curvature = self.curvature.with_tensors(tensors)
+            queries = None if low_rank is None else low_rank.over(curvature)
+            return self._altered(curvature=curvature, _low_rank=queries)
+
+        ranks = None if low_rank is None else (low_rank.ranks, self.config.get("seed"))
+        return Separated((self.curvature.form, ranks), self.curvature.tensors, over)
 
     @cached_property
     def _low_rank(self) -> LowRankQueries | None:

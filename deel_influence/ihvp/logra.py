@@ -26,6 +26,7 @@ from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Data
 from ..utils.arguments import settings_in
 from ..utils.progress import check_verbose
+from ..utils.separable import Separated
 from .base import InverseHessianVectorProduct
 from .damping import AUTO_SHARE, check_damping, damping_vector, resolve_damping
 
@@ -86,6 +87,7 @@ class LoGraIHVP(InverseHessianVectorProduct):
 
     name = "logra"
     fits_by_sums = True
+    separable = True
     settings: ClassVar[tuple[str, ...]] = ("n_samples_for_hessian", "seed")
 
     projection: Projection
@@ -233,10 +235,7 @@ class LoGraIHVP(InverseHessianVectorProduct):
 
         # The engine keeps what it compiles: nothing drawn may be part of that.
         tensors = self.projection.tensors
-        form = {**self.projection.get_config(), "tensors": [list(t.shape) for t in tensors]}
-        if tensors:
-            del form["seed"]  # which decides nothing but them
-        name = ("logra", json.dumps(form))
+        name = ("logra", self._form)
         undrawn = self.model.resource(name, lambda: self.projection.with_tensors(()))
 
         def second_moments(sets: list[BatchGradients], tensors: Any) -> tuple[dict, list]:
@@ -249,6 +248,22 @@ class LoGraIHVP(InverseHessianVectorProduct):
         )
         self._note_size(count)
         return total[()].total / count
+
+    @property
+    def _form(self) -> str:
+        """What the projection is, besides the tensors that it draws."""
+        tensors = self.projection.tensors
+        form = {**self.projection.get_config(), "tensors": [list(t.shape) for t in tensors]}
+        if tensors:
+            del form["seed"]  # which decides nothing but them
+        return json.dumps(form)
+
+    def _separated(self) -> Separated:
+        def over(tensors: tuple) -> LoGraIHVP:
+            inverse, drawn = tensors
+            return self._altered(_inverse=inverse, projection=self.projection.with_tensors(drawn))
+
+        return Separated(self._form, (self._inverse, self.projection.tensors), over)
 
     def _automatic_damping(self) -> float:
         return AUTO_SHARE * float(np.trace(self.projected_curvature)) / self.projection.size

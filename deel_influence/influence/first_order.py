@@ -20,6 +20,7 @@ from ..model.measurements import Measurement
 from ..types import Batch, Data, IdFunction
 from ..utils.datasets import Item, check_dataset
 from ..utils.example_ids import POSITION
+from ..utils.separable import Separated
 from .group_sums import sum_by_group
 from .training_set import size_of_training_set
 
@@ -64,6 +65,7 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
     """
 
     answers = frozenset({SELF, PAIRS, GROUPS, LOSS_CHANGE})
+    separable = True
 
     def __init__(
         self,
@@ -168,6 +170,15 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         """Return the names of the hooks that solve for `H⁻¹`."""
         hooks = {"_self_scores", "_query_factors", "_train_vectors"}
         return frozenset(hooks | ({"_scores_of_batch"} if self.normalize else set()))
+
+    def _separated(self) -> Separated | None:
+        fit = self.ihvp_calculator.separated()
+        if fit is None:
+            return None
+        form = (type(self.ihvp_calculator), fit.form, self.normalize)
+        return Separated(
+            form, fit.tensors, lambda tensors: self._altered(ihvp_calculator=fit.over(tensors))
+        )
 
     def _stream(self, data: Pass) -> Iterator[Item]:
         self.ihvp_calculator.check_unchanged()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -50,15 +50,27 @@ class Kernel:
         Whether XLA compiles it, once for each shape that comes.
     compiled
         Whether it is compiled at all; a function that cannot be is run as it is.
+    state
+        Tensors that the function takes in a list before its arguments, at every call the same.
+    traces
+        Where compiled forms are kept. Kernels whose functions differ in their state alone may have
+        one in common.
     """
 
     def __init__(
-        self, function: Callable[..., Any], jit_compile: bool = False, compiled: bool = True
+        self,
+        function: Callable[..., Any],
+        jit_compile: bool = False,
+        compiled: bool = True,
+        state: Sequence[tf.Tensor] | None = None,
+        traces: MutableMapping[Any, Any] | None = None,
     ) -> None:
         self._function = function
         self.is_compiled = compiled
         self._jit_compile = jit_compile
-        self._concrete: dict[Any, Any] = {}
+        self._state = None if state is None else list(state)
+        self._state_specs = [tf.TensorSpec(t.shape, t.dtype) for t in self._state or ()]
+        self._concrete: MutableMapping[Any, Any] = {} if traces is None else traces
 
     @property
     def num_traces(self) -> int:
@@ -92,15 +104,6 @@ class Kernel:
         """
         return self._run(looked_at, arguments, device)
 
-    def _with_check(self, looked_at: tuple[int, ...], arguments: tuple) -> tuple[Any, tf.Tensor]:
-        result = self._function(*arguments)
-        parts = [
-            tf.math.is_finite(tf.reduce_sum(part))
-            for part in tf.nest.flatten(([arguments[place] for place in looked_at], result))
-            if isinstance(part, tf.Tensor) and part.dtype.is_floating
-        ]
-        return result, tf.reduce_all(tf.stack(parts)) if parts else tf.constant(True)
-
     def _run(self, looked_at: tuple[int, ...] | None, arguments: tuple, device: str | None) -> Any:
         flat = tf.nest.flatten(arguments)
         if not all(isinstance(value, tf.Tensor) for value in flat):
@@ -108,25 +111,35 @@ class Kernel:
             flat = tf.nest.flatten(arguments)
         # `tf.device(None)` would leave the scope of a surrounding device.
         placed = nullcontext() if device is None else tf.device(device)
-        if not self.is_compiled:
-            with placed, derivatives_checked():
-                return self._computed(looked_at, arguments)
-        key = (looked_at, _form(arguments), device)
+        state = self._state or []
         with placed, derivatives_checked():
+            if not self.is_compiled:
+                return self._computed(looked_at, arguments, state)
+            key = (looked_at, _form(arguments), device, *self._state_specs)
             if key not in self._concrete:
-                specs = tuple(relax(tf.type_spec_from_value(value)) for value in flat)
-                self._concrete[key] = self._trace(looked_at, arguments, specs)
-            return self._concrete[key](*flat)
+                self._concrete[key] = self._trace(looked_at, arguments, flat)
+            return self._concrete[key](*state, *flat)
 
-    def _computed(self, looked_at: tuple[int, ...] | None, arguments: tuple) -> Any:
+    def _computed(self, looked_at: tuple[int, ...] | None, arguments: tuple, state: list) -> Any:
+        given = () if self._state is None else (state,)
+        result = self._function(*given, *arguments)
         if looked_at is None:
-            return self._function(*arguments)
-        return self._with_check(looked_at, arguments)
+            return result
+        parts = [
+            tf.math.is_finite(tf.reduce_sum(part))
+            for part in tf.nest.flatten(([arguments[place] for place in looked_at], result))
+            if isinstance(part, tf.Tensor) and part.dtype.is_floating
+        ]
+        return result, tf.reduce_all(tf.stack(parts)) if parts else tf.constant(True)
 
-    def _trace(self, looked_at: tuple[int, ...] | None, arguments: Any, specs: tuple) -> Any:
-        def run(*flat: Any) -> Any:
-            return self._computed(looked_at, tf.nest.pack_sequence_as(arguments, flat))
+    def _trace(self, looked_at: tuple[int, ...] | None, arguments: Any, flat: list) -> Any:
+        first = len(self._state_specs)
 
+        def run(*given: Any) -> Any:
+            packed = tf.nest.pack_sequence_as(arguments, given[first:])
+            return self._computed(looked_at, packed, list(given[:first]))
+
+        specs = [*self._state_specs, *(relax(tf.type_spec_from_value(value)) for value in flat)]
         # Layers and losses of Keras need no AutoGraph, and `fit` does not convert them either.
         compiled = tf.function(
             run, input_signature=specs, autograph=False, jit_compile=self._jit_compile or None
