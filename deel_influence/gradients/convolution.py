@@ -88,15 +88,36 @@ class ConvolutionGeometry:
         -------
         Tensors ``(b, *out_space, c)``.
         """
-        padded = tf.pad(x, [[0, 0], *self.pads(x), [0, 0]])
+        phases = self._phases(x)
         views = []
         for offset in itertools.product(*(range(k) for k in self.kernel_size)):
-            window: list = [slice(None)]
-            for o, s, d, n in zip(offset, self.strides, self.dilation, out_space, strict=True):
-                start = o * d
-                window.append(slice(start, start + (n - 1) * s + 1, s))
-            views.append(padded[tuple(window)])
+            reach = zip(offset, self.dilation, self.strides, strict=True)
+            starts = [divmod(o * d, s) for o, d, s in reach]
+            window = [slice(q, q + n) for (q, _), n in zip(starts, out_space, strict=True)]
+            phase = phases[tuple(r for _, r in starts)]
+            views.append(phase[tuple([slice(None), *window])])
         return views
+
+    def _phases(self, x: tf.Tensor) -> dict[tuple[int, ...], tf.Tensor]:
+        """Return the padded inputs, apart by what is left of their positions modulo the strides.
+
+        What an offset meets at every stride is without gaps in one of them. TensorFlow copies
+        slices with gaps some three times as slowly.
+        """
+        grid, pads = [], []
+        sizes = zip(out_space_of(x), self.pads(x), self.strides, strict=True)
+        for size, (before, after), s in sizes:
+            n = -(-(size + before + after) // s)
+            grid.append(n)
+            pads.append([before, n * s - size - before])
+        padded = tf.pad(x, [[0, 0], *pads, [0, 0]])
+        if all(s == 1 for s in self.strides):
+            return {(0,) * len(grid): padded}
+        folded = [part for pair in zip(grid, self.strides, strict=True) for part in pair]
+        split = tf.reshape(padded, (tf.shape(x)[0], *folded, x.shape[-1]))
+        axes = range(1, len(folded) + 1)
+        apart = tf.transpose(split, (*axes[1::2], 0, *axes[::2], len(folded) + 1))
+        return {rest: apart[rest] for rest in itertools.product(*map(range, self.strides))}
 
     def slides(self, x: tf.Tensor, delta: tf.Tensor) -> bool:
         """Tell whether `slid` applies and pays.
@@ -145,7 +166,7 @@ class ConvolutionGeometry:
 
 
 def out_space_of(delta: tf.Tensor) -> tuple:
-    """Return the space sizes of ``(b, *space, c)``, static where they are known."""
+    """Return the sizes of the space axes of ``(b, *space, c)``, static where they are known."""
     dynamic = tf.shape(delta)
     sizes = range(1, delta.shape.rank - 1)
     return tuple(delta.shape[i] if delta.shape[i] is not None else dynamic[i] for i in sizes)

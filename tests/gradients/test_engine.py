@@ -233,3 +233,22 @@ def test_unknown_sequence_lengths_are_served_by_the_rules():
 def test_the_table_of_cases_has_no_two_of_a_name():
     names = [case.id for case in RULED_CASES]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_strides_over_images_of_unknown_size_are_served_by_the_rules(padding):
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, strides=(2, 3), padding=padding, activation="tanh")(inputs)
+    model = BaseInfluenceModel(
+        keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x))),
+        loss_function="mse",
+    )
+    generator = np.random.default_rng(0)
+    y = generator.normal(size=(3, 2))
+    engine = GradientEngine(model)
+    for size in ((9, 8), (6, 11)):
+        x = generator.normal(size=(3, *size, 3))
+        engine.prepare((x, y))
+        kernel = engine.kernel("rows", lambda b: engine.gradients(b).materialize())
+        assert_close(kernel((x, y)), gradient_rows(model, x, y))
+    assert not engine.fallback_variables
