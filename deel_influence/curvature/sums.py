@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..gradients.passes import Pass
+from ..linalg.eigen import eigenpairs
 from ..utils.digests import array_digest, settings_digest
 from ..utils.example_ids import shared_ids
 from ..utils.files import npz_path
@@ -53,8 +54,8 @@ class KroneckerSums(NamedTuple):
 
     def eigen_block(self, parts: Parts, count: int, dtype: Any) -> EigenBlock:
         """Return the curvature over ``count`` gradients, with eigenvectors of that type."""
-        of_inputs, left = np.linalg.eigh(self.inputs / np.maximum(self.num_inputs, 1))
-        of_deltas, right = np.linalg.eigh(self.deltas / count)
+        of_inputs, left = eigenpairs(self.inputs / np.maximum(self.num_inputs, 1))
+        of_deltas, right = eigenpairs(self.deltas / count)
         values = np.outer(np.maximum(of_inputs, 0), np.maximum(of_deltas, 0))
         is_outer = bool(self.num_positions == count)
         return EigenBlock(parts, values, left.astype(dtype), right.astype(dtype), is_outer)
@@ -67,7 +68,7 @@ class DenseSums(NamedTuple):
 
     def eigen_block(self, parts: Parts, count: int, dtype: Any) -> EigenBlock:
         """Return the curvature over ``count`` gradients, with eigenvectors of that type."""
-        values, left = np.linalg.eigh(self.matrix / count)
+        values, left = eigenpairs(self.matrix / count)
         return EigenBlock(parts, np.maximum(values, 0), left.astype(dtype))
 
 

@@ -14,6 +14,7 @@ from ..curvature.dense import check_dense_memory, dense_curvature, regularizer_h
 from ..curvature.flat import check_curved
 from ..errors import CurvatureWarning
 from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
+from ..linalg.eigen import eigenpairs
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Data
 from ..utils.arguments import settings_in
@@ -183,7 +184,7 @@ class ExactIHVP(InverseHessianVectorProduct):
         if penalty is not None:
             matrix += penalty
         if is_automatic:
-            values, vectors = np.linalg.eigh(matrix)
+            values, vectors = eigenpairs(matrix)
         self.damping_values = resolve_damping(
             config["damping"], layout, lambda: automatic_damping(values.mean(), values[0])
         )
@@ -192,7 +193,7 @@ class ExactIHVP(InverseHessianVectorProduct):
             values += damping
         else:
             matrix[np.diag_indices_from(matrix)] += damping
-            values, vectors = np.linalg.eigh(matrix)
+            values, vectors = eigenpairs(matrix)
         self.cutoff = rounding
         if config["rcond"] is None:
             values, vectors = decided_eigenpairs(

@@ -22,6 +22,7 @@ from ..gradients.projections.registry import (
     resolve_projection,
 )
 from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
+from ..linalg.eigen import eigenpairs
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Data
 from ..utils.arguments import settings_in
@@ -277,7 +278,7 @@ class LoGraIHVP(InverseHessianVectorProduct):
             self._inverse = tf.constant(cholesky_inverse(matrix), dtype)
             return
         diagonal = self.damping_values[self._layer_of_feature]
-        values, vectors = decided_eigenpairs(*np.linalg.eigh(matrix), diagonal, None, cutoff, dtype)
+        values, vectors = decided_eigenpairs(*eigenpairs(matrix), diagonal, None, cutoff, dtype)
         inverse = DenseInverse(values, vectors, values != 0, cutoff)
         self._inverse = tf.cast(inverse.matrix, dtype)
 

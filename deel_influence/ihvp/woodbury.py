@@ -15,6 +15,7 @@ from ..errors import CurvatureSizeError, UnsupportedModelError
 from ..gradients.engine import GradientEngine
 from ..linalg.checks import check_count
 from ..linalg.dense_inverse import ROUNDINGS
+from ..linalg.eigen import eigenpairs
 from ..linalg.low_rank import LowRank
 from ..linalg.orthogonal import rounding
 from ..model.influence_model import BaseInfluenceModel
@@ -131,7 +132,7 @@ class WoodburyIHVP(LowRankIHVP):
         is_wide = rows.shape[0] <= rows.shape[1]
         gram = tf.matmul(rows, rows, transpose_a=not is_wide, transpose_b=is_wide)
         gram = gram.numpy().astype(np.float64)
-        values, vectors = np.linalg.eigh((gram + gram.T) / 2)
+        values, vectors = eigenpairs((gram + gram.T) / 2)
         # What is left out counts as the damping alone: no more of it than rounding has decided.
         cutoff = ROUNDINGS * rounding(self.model.dtype) * max(values[-1], 0.0)
         kept = np.flatnonzero(values > cutoff)[::-1]

@@ -22,6 +22,7 @@ from ..gradients.passes import Pass, query_and_train_passes
 from ..ihvp.damping import AUTO, automatic_damping, check_damping, damping_vector, resolve_damping
 from ..ihvp.left_out import warn_if_lost
 from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
+from ..linalg.eigen import eigenpairs
 from ..model.fingerprint import check_unchanged_since, model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement
@@ -291,7 +292,7 @@ def _inverted(
         curvature += penalty
     curvature[np.diag_indices_from(curvature)] += share * damping
     values, vectors = decided_eigenpairs(
-        *np.linalg.eigh(curvature), share * damping, penalty, cutoff, dtype
+        *eigenpairs(curvature), share * damping, penalty, cutoff, dtype
     )
     if values[0] < -cutoff:
         message = (

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .checks import check_count
+from .eigen import eigenpairs
 from .krylov import KrylovSpace, krylov_space
 from .linear_operator import LinearOperator
 from .low_rank import LowRank
@@ -80,7 +81,7 @@ def arnoldi(
 
 
 def _symmetric(space: KrylovSpace, num_kept: int) -> ArnoldiResult:
-    values, vectors = np.linalg.eigh((space.projection + space.projection.T) / 2)
+    values, vectors = eigenpairs((space.projection + space.projection.T) / 2)
     order = np.argsort(-np.abs(values), kind="stable")
     values, vectors = values[order], vectors[:, order]
     low_rank = LowRank(combine(vectors[:, :num_kept].T, space.basis), values[:num_kept])

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..errors import CurvatureWarning
+from .eigen import eigenpairs
 from .lanczos import extreme_eigenvalues
 from .linear_operator import DenseOperator
 from .orthogonal import rounding
@@ -107,7 +108,7 @@ def decided_eigenpairs(
     if penalty is not None:
         parts.append(basis.T @ penalty @ basis)
         noise.append(rounding(dtype) * np.abs(penalty).sum(axis=0).max())
-    added, turn = np.linalg.eigh(sum(parts))
+    added, turn = eigenpairs(sum(parts))
     shares = [np.einsum("ij,ij->j", turn, part @ turn) for part in parts]
     is_added = np.any([s > ROUNDINGS * n for s, n in zip(shares, noise, strict=True)], axis=0)
     values[unsure] = decided_sums(values[unsure], np.where(is_added, added, 0.0), cutoff)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from .checks import check_count, check_products
+from .eigen import eigenpairs
 from .krylov import krylov_space
 from .linear_operator import LinearOperator
 from .orthogonal import combine, rounding
@@ -69,7 +70,7 @@ class KrylovBasis:
 
     @cached_property
     def _eigen(self) -> tuple[np.ndarray, np.ndarray]:
-        values, vectors = np.linalg.eigh(_tridiagonal(self.diagonal, self.off_diagonal))
+        values, vectors = eigenpairs(_tridiagonal(self.diagonal, self.off_diagonal))
         return values, vectors
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from .checks import check_count, check_products
+from .eigen import eigenpairs
 from .linear_operator import LinearOperator
 from .low_rank import LowRank
 from .orthogonal import combine, inner_products, orthonormal_rows, rounding
@@ -89,7 +90,7 @@ def _stable_form(probes: tf.Tensor, products: tf.Tensor, core: np.ndarray, rank:
     size = probes.shape[1]
     shift = np.sqrt(size) * rounding(probes.dtype) * float(tf.norm(products))
     shifted = products + tf.cast(shift, products.dtype) * probes
-    values, vectors = np.linalg.eigh((core + core.T) / 2 + shift * np.eye(len(core)))
+    values, vectors = eigenpairs((core + core.T) / 2 + shift * np.eye(len(core)))
     # Below the shift there is rounding alone; a Cholesky factor would fail on it.
     kept = values > shift / 2
     factor = combine(vectors[:, kept].T / np.sqrt(values[kept])[:, None], shifted)
@@ -104,7 +105,7 @@ def _rayleigh_ritz(operator: LinearOperator, products: tf.Tensor, rank: int) -> 
     basis = orthonormal_rows(products)
     core = inner_products(basis, operator.apply(basis))
     check_products(core, "the products with the range of the first ones")
-    values, vectors = np.linalg.eigh((core + core.T) / 2)
+    values, vectors = eigenpairs((core + core.T) / 2)
     tolerance = _tolerance(operator) * np.abs(values).max(initial=0.0)
     kept = np.flatnonzero(values > tolerance)[::-1][:rank]
     low_rank = LowRank(combine(vectors[:, kept].T, basis), values[kept])

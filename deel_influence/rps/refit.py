@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..linalg.conjugate_gradients import conjugate_gradients
+from ..linalg.eigen import eigenpairs
 from ..linalg.linear_operator import LinearOperator
 from ..utils.kernels import Kernel
 
@@ -117,7 +118,7 @@ class HeadObjective:
         self._parts = tuple(parts)
         self.num_examples = sum(int(part.features.shape[0]) for part in self._parts)
         moments = tf.add_n([_moments(part.features) for part in self._parts]).numpy()
-        self._inputs = np.linalg.eigh(moments / self.num_examples)
+        self._inputs = eigenpairs(moments / self.num_examples)
         self.feature_scale = float(np.sqrt(np.trace(moments) / self.num_examples))
 
     def value_and_gradient(self, weights: tf.Tensor) -> tuple[float, tf.Tensor]:
@@ -159,7 +160,7 @@ class HeadObjective:
             lambda tensor: tensor[:rows], (part.features, part.targets, part.weights)
         )
         curvature = self._curvature(weights, *few).numpy()
-        outputs = np.linalg.eigh((curvature + curvature.T) / 2)
+        outputs = eigenpairs((curvature + curvature.T) / 2)
         return _KroneckerInverse(self._inputs, outputs, 2 * self.regularization)
 
     def _sums(
