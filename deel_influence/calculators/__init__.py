@@ -6,6 +6,7 @@ from .caching import CACHE
 from .group import BaseGroupInfluenceCalculator
 from .scores import Scores
 from .self_influence import SelfInfluenceCalculator
+from .top_k import TopK
 
 __all__ = [
     "CACHE",
@@ -14,4 +15,5 @@ __all__ = [
     "InfluenceBlock",
     "Scores",
     "SelfInfluenceCalculator",
+    "TopK",
 ]

@@ -21,6 +21,7 @@ from .caching import CACHE, save_vectors
 from .pairs import PairCalculator
 from .sample_pool import SamplePool
 from .specs import relaxed_element_spec, top_k_spec
+from .top_k import TopK, best_of, of_all_queries
 
 
 class BaseInfluenceCalculator(PairCalculator):
@@ -213,6 +214,53 @@ class BaseInfluenceCalculator(PairCalculator):
         asked = (dataset_to_evaluate, train_set, id_fn, device, verbose, query_id_fn)
         found = lined_up(self.influence_blocks(*asked))
         return (found.values, found.query_ids, found.train_ids) if return_ids else found.values
+
+    def find_top_k(
+        self,
+        dataset_to_evaluate: Data,
+        train_set: Data,
+        k: int = 5,
+        order: ORDER = ORDER.DESCENDING,
+        id_fn: IdFunction | None = None,
+        device: str | None = None,
+        verbose: str | int = "auto",
+        query_id_fn: IdFunction | None = None,
+    ) -> TopK:
+        """Find, for each query, the ids and scores of the k best training examples, at once.
+
+        `top_k` gives the inputs of the examples as well, as a lazy dataset.
+
+        Parameters
+        ----------
+        dataset_to_evaluate
+            The m queries, batched.
+        train_set
+            The n training examples, batched.
+        k
+            How many for each query; all n where there are fewer.
+        order
+            `ORDER.DESCENDING` finds the examples that help most, `ORDER.ASCENDING` those that
+            hurt most.
+        id_fn, device, verbose
+            As for `score`.
+        query_id_fn
+            As ``id_fn``, for the queries.
+
+        Returns
+        -------
+        Best first; ties go to the smaller id. Those of shards of the training set merge.
+        """
+        k, order = check_k(k), check_order(order)
+        queries, train = query_and_train_passes(
+            *(self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose),
+            query_id_fn=query_id_fn,
+        )
+        source = self._streamed(train)
+        parts = []
+        for chunk in self._chunks(source, queries):
+            scored = ((ids, values) for _, ids, values in source.scored(chunk))
+            parts.append(best_of(chunk.ids, scored, k, order))
+        return of_all_queries(parts)
 
     def top_k(
         self,
