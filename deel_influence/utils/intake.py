@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from .conversion import is_numeric, is_pandas, is_scipy_sparse, tensor_of
-from .example_ids import as_ids, attach_ids, check_unique, with_names
+from .example_ids import as_ids, attach_ids, check_unique, names_of, with_names
 from .tensors import dense_dataset
 from .yielded import of_batches
 
@@ -103,14 +103,18 @@ def with_ids(data: Any, ids: Any) -> tf.data.Dataset:
 
     Returns
     -------
-    The dataset, with the ids. What is made of it, such as ``dataset.take(1)``, has none.
+    A dataset with the ids; ``data`` stay as they are. What is made of it, such as
+    ``dataset.take(1)``, has none.
 
     Raises
     ------
     ValueError
         If they are no ids.
     """
-    return attach_ids(as_dataset(data, "data"), ids)
+    dataset = as_dataset(data, "data")
+    if dataset is data:
+        dataset = with_names(data.take(-1), **vars(names_of(data)))
+    return attach_ids(dataset, ids)
 
 
 def _is_frame(value: Any) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from deel_influence.errors import BatchError
-from deel_influence.utils.example_ids import ids_of
+from deel_influence.utils.example_ids import ids_of, names_of, with_names
 from deel_influence.utils.intake import BATCH_SIZE, as_dataset, with_ids
 
 N = 2 * BATCH_SIZE + 5
@@ -269,6 +269,15 @@ def test_a_hugging_face_dataset_is_left_as_it_is():
     wide = datasets.Dataset.from_dict({"x": [1.0], "z": [2.0], "label": [0]})
     with pytest.raises(ValueError, match=r"one input. Received: \['x', 'z'\]"):
         as_dataset(wide, model=model)
+
+
+def test_ids_do_not_come_to_be_on_the_dataset_that_was_given():
+    plain = with_names(as_dataset((X[:3], Y[:3])), class_names=("no", "yes"))
+    named = with_ids(plain, ["a", "b", "c"])
+    assert ids_of(plain) is None
+    assert ids_of(named).tolist() == ["a", "b", "c"]
+    assert names_of(named).class_names == ("no", "yes")
+    assert named.cardinality() == plain.cardinality()
 
 
 def test_ids_go_with_arrays_too():
