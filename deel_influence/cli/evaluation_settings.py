@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import CommandError
-from .options import Ihvp, Method
+from .methods import Method, Takes
+from .options import Ihvp
 from .settings import (
     StrategySettings,
     TriageSettings,
@@ -20,7 +21,6 @@ from .settings import (
     choose_strategy,
     progress_of,
 )
-from .traits import TRAITS
 
 DEFAULT_L2 = 0.01
 
@@ -103,7 +103,7 @@ def choose_evaluation(
         If one of them cannot be used, or they leave nothing to compare with.
     """
     strategies = _strategies(methods, ihvps, damping, samples)
-    some_watch = any(TRAITS[method].takes_weights for method in methods)
+    some_watch = any(Takes.WEIGHTS in method.takes for method in methods)
     calculators = {}
     for method in methods:
         check_method_of_trained(method, None if some_watch else weights)
@@ -143,7 +143,7 @@ def _strategies(
 ) -> list[StrategySettings]:
     """Return the strategies that methods with one are judged with, each once."""
     names = list(dict.fromkeys(ihvps or [Ihvp.exact]))
-    if not any(TRAITS[method].takes_strategy for method in methods):
+    if not any(Takes.STRATEGY in method.takes for method in methods):
         # Which refuses options that set up a strategy for nobody.
         choose_metric(methods[0], names[0] if ihvps else None, damping, samples)
         return []
@@ -161,7 +161,7 @@ def _named(
     method: Method, strategies: Sequence[StrategySettings]
 ) -> list[tuple[str, StrategySettings | None]]:
     """Return the rows of a method: one for each strategy, or one where it takes none."""
-    if not TRAITS[method].takes_strategy:
+    if Takes.STRATEGY not in method.takes:
         return [(method.value, None)]
     return [(f"{method.value} ({metric.ihvp.value})", metric) for metric in strategies]
 

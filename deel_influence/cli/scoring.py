@@ -25,11 +25,10 @@ from ..report.page import write_report
 from ..report.triage import Triage, run_triage
 from .errors import convergence_in_one_line, one_line
 from .loading import named_read_errors
-from .methods import METHODS, MethodInputs
+from .methods import MethodInputs, Takes
 from .settings import TriageSettings
 from .strategies import make_strategy, metric_of
 from .tables import rich_table, suspects_table
-from .traits import TRAITS
 
 _LIBRARIES = (deel_influence, tf, keras, np)
 
@@ -60,10 +59,10 @@ def make_calculator(
     """
     strategy = make_strategy(model, source, settings)
     inputs = MethodInputs(model, source, strategy, settings.seed, recorders or {})
-    if TRAITS[settings.method].needs_classes:
+    if Takes.CLASSES in settings.method.takes:
         ClassReader(model)  # which refuses a model of anything but classes
     with named_read_errors(source), convergence_in_one_line(_remedy(settings)):
-        return METHODS[settings.method].make(inputs), strategy
+        return settings.method.make(inputs), strategy
 
 
 def score_source(
@@ -113,7 +112,7 @@ def describe_run(
         "Data": {"source": source.name, "examples": f"{len(triage.ids):,}"},
         "Method": {
             "name": settings.method.value,
-            "scores": METHODS[settings.method].scores,
+            "scores": settings.method.scores,
             **metric,
             "seed": str(settings.seed),
         },
