@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +75,17 @@ def fit_strategy(
         If the data cannot be read to their end.
     """
     strategy = strategy_named(settings.ihvp.value, model)
-    if strategy is IdentityIHVP:
-        return IdentityIHVP(model)
     arguments: dict[str, Any] = {
         **Ihvp[strategy.name].for_all,
         "n_samples_for_hessian": settings.samples,
         "seed": seed,
+        "verbose": progress,
     }
     if settings.damping is not None:
         arguments["damping"] = settings.damping
-    if "verbose" in inspect.signature(strategy).parameters:
-        arguments["verbose"] = progress
     with named_read_errors(source):
-        return strategy(model, train_dataset=source.dataset, **arguments)
+        taken = {k: v for k, v in arguments.items() if k in strategy.accepted_settings()}
+        return strategy(model, train_dataset=source.dataset, **taken)
 
 
 def load_strategy(
