@@ -131,7 +131,7 @@ class RPSLJEFactory(CurvatureFactory):
 class ArnoldiCalculatorFactory(InfluenceCalculatorFactory):
     """Makes `ArnoldiInfluenceCalculator` objects.
 
-    Parameters
+    Attributes
     ----------
     subspace_dim, force_hermitian, k_largest_eig_vals
         As for `ArnoldiInfluenceCalculator`.
@@ -171,7 +171,7 @@ class ArnoldiCalculatorFactory(InfluenceCalculatorFactory):
 class TracInFactory(InfluenceCalculatorFactory):
     """Makes `TracIn` objects of the models that the training kept on its way.
 
-    Parameters
+    Attributes
     ----------
     loss_function
         The loss; None takes the one that the models were compiled with.
@@ -213,7 +213,7 @@ class RPSL2Factory(InfluenceCalculatorFactory):
 
     An example is scored by the size of its representer value for its own label.
 
-    Parameters
+    Attributes
     ----------
     loss_function
         The loss; None takes the one that the model was compiled with.
@@ -251,7 +251,7 @@ class RPSL2Factory(InfluenceCalculatorFactory):
 class WeightsBoundaryCalculatorFactory(InfluenceCalculatorFactory):
     """Makes `WeightsBoundaryCalculator` objects.
 
-    Parameters
+    Attributes
     ----------
     step_nbr, norm_type, eps
         As for `WeightsBoundaryCalculator`.
@@ -271,7 +271,7 @@ class WeightsBoundaryCalculatorFactory(InfluenceCalculatorFactory):
 class SampleBoundaryCalculatorFactory(InfluenceCalculatorFactory):
     """Makes `SampleBoundaryCalculator` objects.
 
-    Parameters
+    Attributes
     ----------
     step_nbr, eps
         As for `SampleBoundaryCalculator`.
