@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from deel_influence.cli.methods import METHODS, RECORDERS, MethodInputs
+from deel_influence.cli.methods import RECORDERS, Method, MethodInputs
 from deel_influence.datasets.source import DataSource, stream_arrays
 from deel_influence.evaluation.mislabel import average_precision, recall_at_budget, roc_auc
 from deel_influence.ihvp import ExactIHVP
@@ -61,11 +61,11 @@ def scores_by_method(
         model = InfluenceModel(network)
         strategy = ExactIHVP(model, source.dataset, damping=_DAMPING, verbose=0)
         method_inputs = MethodInputs(model, source, strategy, seed, recorders)
-        for method, entry in METHODS.items():
+        for method in Method:
             if methods is not None and method.value not in methods:
                 continue
             start = time.perf_counter()
-            calculator = entry.make(method_inputs)
+            calculator = method.make(method_inputs)
             scores[method.value] = calculator.score(source.dataset, verbose=0).values
             seconds[method.value] = time.perf_counter() - start
     return scores, seconds

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deel_influence.cli.options import Method
+from deel_influence.cli.methods import Method
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "methods"

@@ -45,8 +45,8 @@ class FunctionFactory(InfluenceCalculatorFactory):
         `InfluenceCalculatorFactory.build` does.
     settings
         Whatever tells its results from others, to be kept beside them. The code of ``function``
-        and the plain values that it uses are kept anyway, what the functions called in it do is
-        not.
+        and the values that it reads, functions among them, count anyway; what the classes do that
+        it makes objects of does not.
 
     Examples
     --------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 import keras
@@ -126,10 +127,11 @@ class RPSLJEFactory(CurvatureFactory):
         )
 
 
+@dataclass(eq=False, repr=False)
 class ArnoldiCalculatorFactory(InfluenceCalculatorFactory):
     """Makes `ArnoldiInfluenceCalculator` objects.
 
-    Parameters
+    Attributes
     ----------
     subspace_dim, force_hermitian, k_largest_eig_vals
         As for `ArnoldiInfluenceCalculator`.
@@ -143,23 +145,13 @@ class ArnoldiCalculatorFactory(InfluenceCalculatorFactory):
         None, or the dtype of the model.
     """
 
-    def __init__(
-        self,
-        subspace_dim: int = 200,
-        force_hermitian: bool = True,
-        k_largest_eig_vals: int = 100,
-        start_layer: LayerKey = None,
-        dataset_hessian_size: int | None = None,
-        loss_function: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        self.subspace_dim = subspace_dim
-        self.force_hermitian = force_hermitian
-        self.k_largest_eig_vals = k_largest_eig_vals
-        self.start_layer = start_layer
-        self.dataset_hessian_size = dataset_hessian_size
-        self.loss_function = loss_function
-        self.dtype = dtype
+    subspace_dim: int = 200
+    force_hermitian: bool = True
+    k_largest_eig_vals: int = 100
+    start_layer: LayerKey = None
+    dataset_hessian_size: int | None = None
+    loss_function: Any = None
+    dtype: Any = None
 
     def build(
         self, training_dataset: tf.data.Dataset, model: keras.Model, train_info: Any = None
@@ -175,10 +167,11 @@ class ArnoldiCalculatorFactory(InfluenceCalculatorFactory):
         )
 
 
+@dataclass(eq=False, repr=False)
 class TracInFactory(InfluenceCalculatorFactory):
     """Makes `TracIn` objects of the models that the training kept on its way.
 
-    Parameters
+    Attributes
     ----------
     loss_function
         The loss; None takes the one that the models were compiled with.
@@ -186,15 +179,9 @@ class TracInFactory(InfluenceCalculatorFactory):
         The watched layers, as for `InfluenceModel`.
     """
 
-    def __init__(
-        self,
-        loss_function: Any = None,
-        start_layer: LayerKey = None,
-        last_layer: LayerKey = None,
-    ) -> None:
-        self.loss_function = loss_function
-        self.start_layer = start_layer
-        self.last_layer = last_layer
+    loss_function: Any = None
+    start_layer: LayerKey = None
+    last_layer: LayerKey = None
 
     def build(
         self, training_dataset: tf.data.Dataset, model: keras.Model, train_info: Any = None
@@ -220,12 +207,13 @@ class TracInFactory(InfluenceCalculatorFactory):
         return TracIn(wrapped, learning_rates)
 
 
+@dataclass(eq=False, repr=False)
 class RPSL2Factory(InfluenceCalculatorFactory):
     """Makes `RepresenterPointL2` objects, whose head learns the labels of the training set.
 
     An example is scored by the size of its representer value for its own label.
 
-    Parameters
+    Attributes
     ----------
     loss_function
         The loss; None takes the one that the model was compiled with.
@@ -239,17 +227,11 @@ class RPSL2Factory(InfluenceCalculatorFactory):
         Bound on the Newton steps.
     """
 
-    def __init__(
-        self,
-        loss_function: Any = None,
-        lambda_regularization: float = 0.003,
-        scaling_factor: float = 0.1,  # noqa: ARG002 - kept for users of Influenciae
-        layer_index: LayerKey = None,  # noqa: ARG002 - kept for users of Influenciae
-        epochs: int = 100,
-    ) -> None:
-        self.loss_function = loss_function
-        self.lambda_regularization = lambda_regularization
-        self.epochs = epochs
+    loss_function: Any = None
+    lambda_regularization: float = 0.003
+    scaling_factor: InitVar[float] = 0.1
+    layer_index: InitVar[LayerKey] = None
+    epochs: int = 100
 
     def build(
         self, training_dataset: tf.data.Dataset, model: keras.Model, train_info: Any = None
@@ -265,19 +247,19 @@ class RPSL2Factory(InfluenceCalculatorFactory):
         )
 
 
+@dataclass(eq=False, repr=False)
 class WeightsBoundaryCalculatorFactory(InfluenceCalculatorFactory):
     """Makes `WeightsBoundaryCalculator` objects.
 
-    Parameters
+    Attributes
     ----------
     step_nbr, norm_type, eps
         As for `WeightsBoundaryCalculator`.
     """
 
-    def __init__(self, step_nbr: int = 100, norm_type: Any = 2, eps: float = 1e-6) -> None:
-        self.step_nbr = step_nbr
-        self.norm_type = norm_type
-        self.eps = eps
+    step_nbr: int = 100
+    norm_type: Any = 2
+    eps: float = 1e-6
 
     def build(
         self, training_dataset: tf.data.Dataset, model: keras.Model, train_info: Any = None
@@ -285,18 +267,18 @@ class WeightsBoundaryCalculatorFactory(InfluenceCalculatorFactory):
         return WeightsBoundaryCalculator(model, self.step_nbr, self.norm_type, self.eps)
 
 
+@dataclass(eq=False, repr=False)
 class SampleBoundaryCalculatorFactory(InfluenceCalculatorFactory):
     """Makes `SampleBoundaryCalculator` objects.
 
-    Parameters
+    Attributes
     ----------
     step_nbr, eps
         As for `SampleBoundaryCalculator`.
     """
 
-    def __init__(self, step_nbr: int = 100, eps: float = 1e-6) -> None:
-        self.step_nbr = step_nbr
-        self.eps = eps
+    step_nbr: int = 100
+    eps: float = 1e-6
 
     def build(
         self, training_dataset: tf.data.Dataset, model: keras.Model, train_info: Any = None

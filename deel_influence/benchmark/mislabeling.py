@@ -16,10 +16,10 @@ import tensorflow as tf
 from ..datasets.label_noise import flip_labels
 from ..errors import EmptyDatasetError
 from ..linalg.checks import check_count
+from ..model.computations import describe_settings
 from ..utils.digests import digest_of_examples
 from ..utils.order import check_fixed_order
 from .calculator_factory import InfluenceCalculatorFactory
-from .describe import describe
 from .result_folder import ResultFolder
 from .results import MethodResult, SeedResult
 from .summaries import require_tensorboard, write_summaries
@@ -294,7 +294,7 @@ class MislabelingDetectorEvaluator:
     ) -> dict[str, dict[str, Any]]:
         """Return, by method, what its runs depend on beside the seed."""
         common = {
-            "training_procedure": describe(self.training_procedure),
+            "training_procedure": describe_settings(self.training_procedure),
             "training_dataset": digest_of_examples(self.training_dataset),
             # No order is asked of the test set.
             "test_dataset": digest_of_examples(self.test_dataset, in_order=False),
@@ -302,9 +302,9 @@ class MislabelingDetectorEvaluator:
             "nb_classes": self.nb_classes,
             "train_batch_size": self.train_batch_size,
             "influence_batch_size": self.influence_batch_size,
-            "config": describe(self.config),
+            "config": describe_settings(self.config),
         }
-        return {name: {"factory": describe(f), **common} for name, f in factories.items()}
+        return {name: {"factory": describe_settings(f), **common} for name, f in factories.items()}
 
 
 def _line(name: str, run: SeedResult) -> str:

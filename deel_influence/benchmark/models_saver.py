@@ -14,7 +14,7 @@ from ..linalg.checks import check_count
 from ..trac_in.recorder import CheckpointRecorder
 
 
-class ModelsSaver(keras.callbacks.Callback):
+class ModelsSaver(CheckpointRecorder):
     """Keep copies of the model, and the learning rates in use, at chosen epochs or steps.
 
     What it keeps is what TracIn takes: ``TracIn(models, learning_rates)``, the models wrapped. It
@@ -58,7 +58,6 @@ class ModelsSaver(keras.callbacks.Callback):
         saving_path: str | Path | None = None,
         steps_to_save: Collection[int] = (),
     ) -> None:
-        super().__init__()
         self.epochs_to_save = check_moments("epochs_to_save", epochs_to_save, first=0)
         self.steps_to_save = check_moments("steps_to_save", steps_to_save, first=1)
         if bool(self.epochs_to_save) == bool(self.steps_to_save):
@@ -67,62 +66,26 @@ class ModelsSaver(keras.callbacks.Callback):
                 f"Received: epochs_to_save={epochs_to_save!r}, steps_to_save={steps_to_save!r}."
             )
             raise ValueError(message)
+        if self.steps_to_save:
+            super().__init__(saving_path or "", steps=self.steps_to_save)
+        else:
+            # Counted from 1 there.
+            super().__init__(saving_path or "", epochs=[e + 1 for e in self.epochs_to_save])
+        self._writes_files = saving_path is not None
         self.models: list[keras.Model] = []
         self.learning_rates: list[float] = []
-        self._recorder = None if saving_path is None else self._make_recorder(saving_path)
-        self._epoch = self._step = 0
-        self._rate: Any = None
 
-    def set_model(self, model: keras.Model) -> None:
-        super().set_model(model)
-        if self._recorder is not None:
-            self._recorder.set_model(model)
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Any = None) -> None:
         _copy_of(self.model)  # refuses a model that has no copy before it is trained
-        self._step = self._steps_taken()
-        if self._recorder is not None:
-            self._recorder.on_train_begin(logs)
+        self._is_begun = False
+        if self._writes_files:
+            super().on_train_begin(logs)
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._epoch = epoch
-        if self._recorder is not None:
-            self._recorder.on_epoch_begin(epoch, logs)
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        # Read before the step: afterwards a schedule gives the rate of the next one, and another
-        # callback may have changed it at the end of the epoch. The copy is not waited for.
-        if self.steps_to_save or self._epoch in self.epochs_to_save:
-            self._rate = keras.ops.copy(self.model.optimizer.learning_rate)
-        if self._recorder is not None:
-            self._recorder.on_train_batch_begin(batch, logs)
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.steps_to_save:
-            before, self._step = self._step, self._steps_taken()
-            # Several steps lie between two calls if the model runs them at once.
-            if any(before < step <= self._step for step in self.steps_to_save):
-                self._keep()
-        if self._recorder is not None:
-            self._recorder.on_train_batch_end(batch, logs)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if epoch in self.epochs_to_save:
-            self._keep()
-        if self._recorder is not None:
-            self._recorder.on_epoch_end(epoch, logs)
-
-    def _make_recorder(self, folder: str | Path) -> CheckpointRecorder:
-        if self.steps_to_save:
-            return CheckpointRecorder(folder, steps=self.steps_to_save)
-        return CheckpointRecorder(folder, epochs=[epoch + 1 for epoch in self.epochs_to_save])
-
-    def _steps_taken(self) -> int:
-        return int(self.model.optimizer.iterations)
-
-    def _keep(self) -> None:
+    def _record(self, step: int, epoch: int) -> None:
         self.models.append(_copy_of(self.model))
         self.learning_rates.append(float(self._rate))
+        if self._writes_files:
+            super()._record(step, epoch)
 
 
 def check_moments(name: str, moments: Any, first: int) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataSourceError
 from ..utils.files import replacing
-from ..utils.records import Arrays, RecordKind, Settings
+from ..utils.records import Arrays, RecordKind, Settings, differing
 from .results import MethodResult, SeedResult
 
 _ARRAYS = ("scores", "mislabelled")
@@ -68,7 +68,11 @@ class ResultFolder:
         if path is None:
             return None
         run, stored = RUN.read(path, _parsed)
-        different = _differences(stored, json.loads(json.dumps(settings)))
+        current = json.loads(json.dumps(settings))
+        different = [
+            f"`{name}` ({stored.get(name)!r} there, {current.get(name)!r} here)"
+            for name in differing(stored, current)
+        ]
         if path == own and not np.array_equal(run.mislabelled, mislabelled):
             different.append("the flipped labels")
         if different:
@@ -142,13 +146,3 @@ def _parsed(header: Settings, arrays: Arrays) -> tuple[SeedResult, Settings]:
     content: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
     content |= {name: float(header[name]) for name in _NUMBERS}
     return SeedResult(seed=int(header["seed"]), **content), header["settings"]
-
-
-def _differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """Name the settings that are not the same, with both values."""
-    missing = object()
-    return [
-        f"`{name}` ({stored.get(name)!r} there, {current.get(name)!r} here)"
-        for name in sorted({*stored, *current})
-        if stored.get(name, missing) != current.get(name, missing)
-    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -149,10 +149,6 @@ class MethodResult(Sequence[Any]):
     def __len__(self) -> int:
         """Return 3, as of the tuple."""
         return 3
-
-    def __iter__(self) -> Iterator[Any]:
-        """Go through the curves, the mean curve and the mean area under the ROC curve."""
-        return iter(self._as_tuple())
 
     def __getitem__(self, index: Any) -> Any:
         """Return the curves (0), the mean curve (1) or the mean area under the ROC curve (2)."""

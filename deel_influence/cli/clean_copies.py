@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 from rich.console import Console
-from rich.text import Text
 
 from ..datasets.npz import ID_KEYS, find_examples
 from ..datasets.source import DataSource
@@ -30,6 +29,7 @@ from ..utils.records import read_arrays
 from .apply_settings import ApplySettings
 from .errors import CommandError
 from .loading import named_read_errors
+from .tables import print_whole
 
 _LOG = ("id", "decision", "before", "after")
 
@@ -68,7 +68,7 @@ def apply_to_source(settings: ApplySettings, console: Console) -> Corrections:
         f"Data: {settings.out}" if settings.out else f"Moves: {settings.moves}",
         f"Log:  {settings.log_path}",
     ]
-    console.print(Text("\n".join(map(printable, told))), soft_wrap=True)
+    print_whole("\n".join(map(printable, told)), console)
     return corrections
 
 

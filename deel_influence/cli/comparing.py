@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from ..baselines.loss import LossScore
 from ..errors import DataSourceError
 from ..report.contents import Table
-from ..report.labels import read_labels
 from ..report.parquet import read_columns
+from ..report.triage import run_triage
 from ..utils.formatting import format_share
 from .loading import load_inputs, named_read_errors
 from .settings import InputSettings
@@ -158,18 +159,12 @@ def print_accuracies(model_a: InputSettings, model_b: InputSettings, console: Co
 def _right(settings: InputSettings) -> np.ndarray:
     """Return which examples of a test set a model predicts the label of, shape ``(n,)``, bool."""
     model, source = load_inputs(settings)
-    parts = []
     with named_read_errors(source):
-        for batch in source.dataset:
-            targets = model.process_batch_for_loss_fn(batch)[1]
-            labels, predicted = read_labels(
-                targets, model.predict_batch(batch), model.loss_function.loss
-            )
-            if labels.dtype.kind == "f":
-                message = (
-                    "--test must have classes as labels, of which an accuracy is told. Received: "
-                    f"values, for {str(settings.model)!r}. Leave --test out."
-                )
-                raise DataSourceError(message)
-            parts.append(labels == predicted)
-    return np.concatenate(parts)
+        triage = run_triage(model, LossScore(model), source.dataset, verbose=0)
+    if not triage.has_classes:
+        message = (
+            "--test must have classes as labels, of which an accuracy is told. Received: values, "
+            f"for {str(settings.model)!r}. Leave --test out."
+        )
+        raise DataSourceError(message)
+    return triage.labels == triage.predicted

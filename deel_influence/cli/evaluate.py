@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .evaluation_settings import choose_evaluation
+from .evaluation_settings import EvaluationSettings
 from .options import (
     BatchSizeOption,
     DampingOption,
@@ -122,7 +122,7 @@ def evaluate(
     goes on where it stopped.
     """
     set_up_logging(verbose)
-    settings = choose_evaluation(
+    settings = EvaluationSettings(
         methods=method or [Method.influence],
         ihvps=ihvp,
         damping=damping,

@@ -14,23 +14,26 @@ from rich.text import Text
 
 from ..calculators.self_influence import SelfInfluenceCalculator
 from ..datasets.source import DataSource
+from ..errors import ConvergenceError, UnsupportedModelError
 from ..evaluation.comparison import LDS, REMOVAL, SECONDS, recall_columns
 from ..evaluation.correlations import is_constant
 from ..evaluation.evaluating import BUDGETS, evaluate
 from ..evaluation.evaluation import TABLE, Evaluation
 from ..evaluation.ground_truth import GroundTruth
+from ..evaluation.last_layer import LastLayer
 from ..evaluation.scores_folder import OtherScoresError
+from ..evaluation.subsets import leave_one_out, random_subsets
 from ..model.influence_model import InfluenceModel
+from ..model.selection import find_layer
 from ..report.contents import Table
 from ..texts import printable
 from ..utils.datasets import count_examples
 from .errors import CommandError, convergence_in_one_line
 from .evaluation_settings import EvaluationSettings
-from .last_layer import LastLayer
 from .loading import named_read_errors
 from .scoring import make_calculator
 from .settings import TriageSettings
-from .tables import rich_table
+from .tables import print_whole, rich_table
 from .wrong_labels import read_wrong_labels
 
 PICTURE = "evaluation.png"
@@ -78,8 +81,7 @@ def run_evaluation(
         wrong = read_wrong_labels(settings.wrong_labels, ids)
     truths: dict[str, GroundTruth] = {}
     if queries is not None and settings.retrains:
-        last_layer = LastLayer(model, source, queries, settings)
-        model, truths = last_layer.model, last_layer.truths()
+        model, truths = _retrained(model, source, queries, settings, num_examples)
     elif queries is not None:
         truths = _loaded(settings, num_examples, queries)
     folder = _scores_folder(settings, truths, wrong)
@@ -97,6 +99,60 @@ def run_evaluation(
             verbose=settings.progress,
         )
     _publish(evaluation, settings, console)
+
+
+def _retrained(
+    model: InfluenceModel,
+    source: DataSource,
+    queries: DataSource,
+    settings: EvaluationSettings,
+    num_examples: int,
+) -> tuple[InfluenceModel, dict[str, GroundTruth]]:
+    """Bring the last layer to its minimum, train it again, and keep the truths in files."""
+    own = find_layer(model.model, None).weights
+    others = [w.path for w in model.weights if not any(w is one for one in own)]
+    if others:
+        message = (
+            "--leave-one-out and --subsets train the last layer again, and --weights must name no "
+            f"other. Received: {', '.join(others)}. Leave --weights out."
+        )
+        raise CommandError(message)
+    folder = settings.out / "retraining"
+    with _same_evaluation(folder), _told_by_options():
+        last_layer = LastLayer(
+            model.model,
+            source.dataset,
+            queries.dataset,
+            l2=settings.l2,
+            loss=model.loss_function.loss,
+            folder=folder,
+        )
+        kept = {}
+        if settings.leave_one_out is not None:
+            positions = last_layer.candidates(settings.leave_one_out, settings.seed)
+            kept["leave-one-out"] = leave_one_out(num_examples, positions)
+        if settings.subsets is not None:
+            kept["half-data"] = random_subsets(num_examples, settings.subsets, seed=settings.seed)
+        truths = {name: last_layer.retrain(mask, settings.progress) for name, mask in kept.items()}
+    for name, truth in truths.items():
+        truth.save(settings.out / f"{name}.npz")
+    return last_layer.model, truths
+
+
+@contextmanager
+def _told_by_options() -> Iterator[None]:
+    """Say which options are about a last layer that cannot be trained again."""
+    try:
+        yield
+    except ConvergenceError as error:
+        message = f"--l2 must be large enough for the last layer to have a minimum. {error}"
+        raise CommandError(message) from error
+    except UnsupportedModelError as error:
+        message = (
+            "--leave-one-out, --subsets and --l2 are for a last layer that can be trained alone; "
+            f"another ground truth is passed by --truth. {error}"
+        )
+        raise CommandError(message) from error
 
 
 def _maker(
@@ -180,9 +236,7 @@ def _publish(evaluation: Evaluation, settings: EvaluationSettings, console: Cons
         console.print(rich_table(table))
     for note in evaluation.notes():
         console.print(Text(printable(f"{_MISSING}: {note}")))
-    # A path must stay whole to be of use, and may hold brackets.
-    files = f"Table:   {settings.out / TABLE}\nPicture: {picture}"
-    console.print(Text(files), soft_wrap=True)
+    print_whole(f"Table:   {settings.out / TABLE}\nPicture: {picture}", console)
 
 
 def _tables(evaluation: Evaluation) -> list[Table]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from .errors import CommandError
-from .options import Ihvp, Method
+from .methods import Method, Takes
+from .options import Ihvp
 from .settings import (
     StrategySettings,
     TriageSettings,
@@ -20,21 +22,18 @@ from .settings import (
     choose_strategy,
     progress_of,
 )
-from .traits import TRAITS
-
-DEFAULT_L2 = 0.01
 
 _MASK_SUFFIXES = (".txt", ".npy", ".npz")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     """What to judge, by what, and where to put the results.
 
     Attributes
     ----------
-    calculators
-        By name, how to score.
+    methods, ihvps, damping, samples
+        How to score: every method that takes a strategy with each of them.
     truths
         Files of ground truths.
     leave_one_out
@@ -43,29 +42,58 @@ class EvaluationSettings:
         How many halves of the data to train on; None for none.
     l2
         The penalty that was asked for; None leaves it to the layer, or else to the default.
+    queries, weights, out, seed, verbose
+        The options of these names.
     wrong_labels
         The file of known wrong labels.
-    damping, samples
-        As they were asked for.
-    out
-        Folder of the results.
-    seed
-        Seed of the random numbers.
-    verbose
-        Whether to show progress where no terminal is watching.
     """
 
-    calculators: Mapping[str, TriageSettings]
+    methods: Sequence[Method]
+    ihvps: Sequence[Ihvp] | None
+    damping: str | None
+    samples: int | None
     truths: Sequence[Path]
     leave_one_out: int | None
     subsets: int | None
     l2: float | None
+    queries: str | None
     wrong_labels: Path | None
-    damping: str | None
-    samples: int | None
+    weights: str | None
     out: Path
     seed: int
     verbose: bool
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be used, and what leaves nothing to compare with."""
+        _ = self.calculators
+        some_watch = any(Takes.WEIGHTS in method.takes for method in self.methods)
+        for method in self.methods:
+            check_method_of_trained(method, None if some_watch else self.weights)
+        _check_truths(self)
+        if self.wrong_labels is not None:
+            check_file("--wrong-labels", self.wrong_labels)
+            if self.wrong_labels.suffix not in _MASK_SUFFIXES:
+                message = (
+                    f"--wrong-labels must end in {', '.join(_MASK_SUFFIXES)}. "
+                    f"Received: {str(self.wrong_labels)!r}."
+                )
+                raise CommandError(message)
+
+    @cached_property
+    def calculators(self) -> dict[str, TriageSettings]:
+        """By name, how to score: as triage would, with each strategy where the method takes one."""
+        strategies = _strategies(self.methods, self.ihvps, self.damping, self.samples)
+        rows: dict[str, tuple[Method, StrategySettings | None]] = {}
+        for method in self.methods:
+            if Takes.STRATEGY in method.takes:
+                rows |= {f"{method.value} ({one.ihvp.value})": (method, one) for one in strategies}
+            else:
+                rows[method.value] = (method, None)
+        return {
+            # The number of examples that triage shows has no part here.
+            name: TriageSettings(metric, 1, self.out, self.seed, self.verbose, method)
+            for name, (method, metric) in rows.items()
+        }
 
     @property
     def progress(self) -> int | str:
@@ -78,63 +106,6 @@ class EvaluationSettings:
         return self.leave_one_out is not None or self.subsets is not None
 
 
-def choose_evaluation(
-    *,
-    methods: Sequence[Method],
-    ihvps: Sequence[Ihvp] | None,
-    damping: str | None,
-    samples: int | None,
-    truths: Sequence[Path],
-    leave_one_out: int | None,
-    subsets: int | None,
-    l2: float | None,
-    queries: str | None,
-    wrong_labels: Path | None,
-    weights: str | None,
-    out: Path,
-    seed: int,
-    verbose: bool,
-) -> EvaluationSettings:
-    """Return what the options ask for.
-
-    Raises
-    ------
-    CommandError
-        If one of them cannot be used, or they leave nothing to compare with.
-    """
-    strategies = _strategies(methods, ihvps, damping, samples)
-    some_watch = any(TRAITS[method].takes_weights for method in methods)
-    calculators = {}
-    for method in methods:
-        check_method_of_trained(method, None if some_watch else weights)
-        for name, metric in _named(method, strategies):
-            # How triage would score; the number of examples that it shows has no part here.
-            calculators[name] = TriageSettings(metric, 1, out, seed, verbose, method)
-    settings = EvaluationSettings(
-        calculators=calculators,
-        truths=truths,
-        leave_one_out=leave_one_out,
-        subsets=subsets,
-        l2=l2,
-        wrong_labels=wrong_labels,
-        damping=damping,
-        samples=samples,
-        out=out,
-        seed=seed,
-        verbose=verbose,
-    )
-    _check_truths(settings, queries)
-    if wrong_labels is not None:
-        check_file("--wrong-labels", wrong_labels)
-        if wrong_labels.suffix not in _MASK_SUFFIXES:
-            message = (
-                f"--wrong-labels must end in {', '.join(_MASK_SUFFIXES)}. "
-                f"Received: {str(wrong_labels)!r}."
-            )
-            raise CommandError(message)
-    return settings
-
-
 def _strategies(
     methods: Sequence[Method],
     ihvps: Sequence[Ihvp] | None,
@@ -143,7 +114,7 @@ def _strategies(
 ) -> list[StrategySettings]:
     """Return the strategies that methods with one are judged with, each once."""
     names = list(dict.fromkeys(ihvps or [Ihvp.exact]))
-    if not any(TRAITS[method].takes_strategy for method in methods):
+    if not any(Takes.STRATEGY in method.takes for method in methods):
         # Which refuses options that set up a strategy for nobody.
         choose_metric(methods[0], names[0] if ihvps else None, damping, samples)
         return []
@@ -157,16 +128,7 @@ def _strategies(
     ]
 
 
-def _named(
-    method: Method, strategies: Sequence[StrategySettings]
-) -> list[tuple[str, StrategySettings | None]]:
-    """Return the rows of a method: one for each strategy, or one where it takes none."""
-    if not TRAITS[method].takes_strategy:
-        return [(method.value, None)]
-    return [(f"{method.value} ({metric.ihvp.value})", metric) for metric in strategies]
-
-
-def _check_truths(settings: EvaluationSettings, queries: str | None) -> None:
+def _check_truths(settings: EvaluationSettings) -> None:
     if settings.leave_one_out is not None:
         check_at_least_one(
             "--leave-one-out", settings.leave_one_out, 2, ", to have something to compare"
@@ -182,7 +144,7 @@ def _check_truths(settings: EvaluationSettings, queries: str | None) -> None:
             "--wrong-labels. Received: none of them. To begin with: --leave-one-out 40."
         )
         raise CommandError(message)
-    if compares and queries is None:
+    if compares and settings.queries is None:
         message = (
             "--queries must name the examples whose losses retraining changes. Received: none. "
             "Pass a test set."

@@ -6,17 +6,15 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
 from ..datasets.source import DataSource
 from ..ihvp.base import InverseHessianVectorProduct
 from ..model.influence_model import InfluenceModel
 from ..report.contents import Table
 from ..utils.memory import human_bytes
-from .errors import one_line
 from .settings import StrategySettings
 from .strategies import damping_of, eigenvalues_of, fit_strategy
-from .tables import rich_table
+from .tables import print_whole, rich_table, watched_rows
 
 # Told in rows of their own, or no part of what was fitted.
 _NOT_LISTED = ("damping", "verbose", "on_failure")
@@ -61,16 +59,13 @@ def fit_and_save(
     written = strategy.save(path)
     console.print(rich_table(_table(strategy, source, seconds)))
     size = human_bytes(written.stat().st_size)
-    # A path must stay whole to be of use, and may hold brackets.
-    console.print(Text(f"Curvature: {written} ({size})"), soft_wrap=True)
+    print_whole(f"Curvature: {written} ({size})", console)
 
 
 def _table(strategy: InverseHessianVectorProduct, source: DataSource, seconds: float) -> Table:
-    model, config = strategy.model, strategy.get_config()
     rows = [
         ("strategy", f"{strategy.name} ({type(strategy).__name__})"),
-        ("watched weights", one_line(", ".join(weight.path for weight in model.weights), 200)),
-        ("watched parameters", f"{model.nb_params:,}"),
+        *watched_rows(strategy.model).items(),
         ("damping", damping_of(strategy)),
     ]
     eigenvalues = eigenvalues_of(strategy)
@@ -78,7 +73,7 @@ def _table(strategy: InverseHessianVectorProduct, source: DataSource, seconds: f
         rows.append(("eigenvalues", eigenvalues))
     rows += [
         (name, str(value))
-        for name, value in config.items()
+        for name, value in strategy.get_config().items()
         if value is not None and name not in _NOT_LISTED
     ]
     rows.append(("time to fit", f"{seconds:.1f} s"))

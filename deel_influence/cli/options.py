@@ -2,63 +2,62 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .methods import Choice, Method
 
-class Ihvp(str, Enum):
+
+class Ihvp(Choice):
     """The strategies for the inverse Hessian, by the names of `IHVPCalculator`, and a choice.
 
     Listed again here, because that enumeration brings TensorFlow with it.
+
+    Parameters
+    ----------
+    name
+        On the command line.
+    metric
+        In which metric gradients are compared, in words.
+    divides_by_damping
+        Whether the damping cannot be 0.
+    for_all
+        What the strategy takes where it solves for every example of the training set. Its own
+        defaults are for the solves of a few queries. Here the order of the examples matters and
+        not the last digits, and a wider block takes fewer products for each example.
     """
 
-    auto = "auto"
-    exact = "exact"
-    cgd = "cgd"
-    lissa = "lissa"
-    arnoldi = "arnoldi"
-    nystrom = "nystrom"
-    kfac = "kfac"
-    ekfac = "ekfac"
-    datainf = "datainf"
-    woodbury = "woodbury"
-    logra = "logra"
-    astra = "astra"
-    identity = "identity"
+    def __init__(
+        self,
+        name: str,
+        metric: str,
+        divides_by_damping: bool = False,
+        for_all: Mapping[str, float] | None = None,
+    ) -> None:
+        self.metric, self.divides_by_damping = metric, divides_by_damping
+        self.for_all = for_all or {}
 
-
-class Method(str, Enum):
-    """The methods that score a training set; `METHODS` says what each does.
-
-    Listed here for the reason for which `Ihvp` is.
-    """
-
-    influence = "influence"
-    relatif = "relatif"
-    label_issues = "label-issues"
-    newton_step = "newton-step"
-    arnoldi = "arnoldi"
-    tracin = "tracin"
-    tracin_fast = "tracin-fast"
-    grad_dot = "grad-dot"
-    grad_cos = "grad-cos"
-    trak = "trak"
-    representer_l2 = "representer-l2"
-    representer_lje = "representer-lje"
-    sample_boundary = "sample-boundary"
-    weights_boundary = "weights-boundary"
-    knn_shapley = "knn-shapley"
-    similarity = "similarity"
-    aum = "aum"
-    forgetting = "forgetting"
-    el2n = "el2n"
-    grand = "grand"
-    loss = "loss"
-    entropy = "entropy"
-    margin = "margin"
+    auto = ("auto", "")
+    exact = ("exact", "exact inverse {curvature}")
+    cgd = (
+        "cgd",
+        "inverse {curvature} by conjugate gradients",
+        False,
+        {"tolerance": 0.01, "block_size": 256},
+    )
+    lissa = ("lissa", "inverse {curvature} by LiSSA", False, {"tolerance": 0.2})
+    arnoldi = ("arnoldi", "inverse {curvature} by Arnoldi's method")
+    nystrom = ("nystrom", "inverse {curvature} by a Nyström sketch")
+    kfac = ("kfac", "inverse {curvature} by KFAC")
+    ekfac = ("ekfac", "inverse {curvature} by EKFAC")
+    datainf = ("datainf", "inverse empirical Fisher matrix by DataInf", True)
+    woodbury = ("woodbury", "exact inverse Gauss-Newton matrix by Woodbury's identity", True)
+    logra = ("logra", "inverse {curvature} within a random projection")
+    astra = ("astra", "inverse {curvature} by ASTRA", False, {"tolerance": 0.1})
+    identity = ("identity", "identity")
 
 
 _IHVP_HELP = (

@@ -23,13 +23,12 @@ from ..model.influence_model import BaseInfluenceModel, InfluenceModel
 from ..report.contents import Curve, Table
 from ..report.page import write_report
 from ..report.triage import Triage, run_triage
-from .errors import convergence_in_one_line, one_line
+from .errors import convergence_in_one_line
 from .loading import named_read_errors
-from .methods import METHODS, MethodInputs
+from .methods import MethodInputs, Takes
 from .settings import TriageSettings
 from .strategies import make_strategy, metric_of
-from .tables import rich_table, suspects_table
-from .traits import TRAITS
+from .tables import print_whole, rich_table, suspects_table, watched_rows
 
 _LIBRARIES = (deel_influence, tf, keras, np)
 
@@ -60,10 +59,10 @@ def make_calculator(
     """
     strategy = make_strategy(model, source, settings)
     inputs = MethodInputs(model, source, strategy, settings.seed, recorders or {})
-    if TRAITS[settings.method].needs_classes:
+    if Takes.CLASSES in settings.method.takes:
         ClassReader(model)  # which refuses a model of anything but classes
     with named_read_errors(source), convergence_in_one_line(_remedy(settings)):
-        return METHODS[settings.method].make(inputs), strategy
+        return settings.method.make(inputs), strategy
 
 
 def score_source(
@@ -107,13 +106,12 @@ def describe_run(
         "Model": {
             "name": model.model.name,
             "parameters": f"{model.model.count_params():,}",
-            "watched weights": one_line(", ".join(weight.path for weight in model.weights), 200),
-            "watched parameters": f"{model.nb_params:,}",
+            **watched_rows(model),
         },
         "Data": {"source": source.name, "examples": f"{len(triage.ids):,}"},
         "Method": {
             "name": settings.method.value,
-            "scores": METHODS[settings.method].scores,
+            "scores": settings.method.scores,
             **metric,
             "seed": str(settings.seed),
         },
@@ -171,8 +169,7 @@ def publish(
         console.print(Text(triage.doubt))
     method = summary["Method"]
     told = ", ".join(method[name] for name in ("name", "metric") if name in method)
-    # A path must stay whole to be of use, and may hold brackets.
-    console.print(Text(f"Method: {told}\nScores: {scores_path}\nPage:   {page}"), soft_wrap=True)
+    print_whole(f"Method: {told}\nScores: {scores_path}\nPage:   {page}", console)
 
 
 def _remedy(settings: TriageSettings) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import CommandError
-from .options import Ihvp, Method
-from .traits import TRAITS
+from .methods import Method, Takes
+from .options import Ihvp
 
 AUTO = "auto"
 
@@ -17,8 +17,6 @@ _FITTED_SUFFIX = ".npz"
 # Counts beyond do not fit into TensorFlow's shapes, factors beyond not into single precision.
 _MOST = 2**31 - 1
 _SMALLEST, _LARGEST = 1e-30, 1e30
-# Their formulas divide by the damping alone.
-_NEED_DAMPING = (Ihvp.datainf, Ihvp.woodbury)
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ def choose_metric(
         If they ask for both, or for something that cannot be used.
     """
     given = {"--ihvp": ihvp and ihvp.value, "--damping": damping, "--samples": samples}
-    if not TRAITS[method].takes_strategy:
+    if Takes.STRATEGY not in method.takes:
         _check_left_out(
             {**given, "--curvature": curvature},
             f"sets up a strategy, and --method {method.value} takes none",
@@ -176,14 +174,14 @@ def check_method_of_trained(method: Method, weights: str | None) -> None:
     CommandError
         Says what can be done.
     """
-    if TRAITS[method].watches_training:
+    if method.recorders:
         message = (
             "--method must be one that a trained model is enough for. Received: "
             f"{method.value}, which reads what its callback records during `fit`. Use it from "
             "Python, or choose another."
         )
         raise CommandError(message)
-    if not TRAITS[method].takes_weights:
+    if Takes.WEIGHTS not in method.takes:
         _check_left_out(
             {"--weights": weights},
             f"has no effect on --method {method.value}",
@@ -315,7 +313,7 @@ def _parse_damping(text: str, ihvp: Ihvp) -> float | str:
         message = f"--damping must be auto, or finite and not negative. Received: {text}."
         raise CommandError(message)
     check_factor("--damping", value)
-    if value == 0 and ihvp in _NEED_DAMPING:
+    if value == 0 and ihvp.divides_by_damping:
         message = (
             f"--damping must be auto or above 0 with --ihvp {ihvp.value}, which divides by it. "
             f"Received: {text}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +18,9 @@ from ..ihvp.registry import strategy_named
 from ..model.influence_model import InfluenceModel
 from .errors import CommandError
 from .loading import named_read_errors
+from .options import Ihvp
 from .settings import StrategySettings, TriageSettings
 
-TRIAGE_SETTINGS: dict[str, dict[str, Any]] = {
-    "cgd": {"tolerance": 0.01, "block_size": 256},
-    "lissa": {"tolerance": 0.2},
-    "astra": {"tolerance": 0.1},
-}
-"""What the strategies take that solve for every example of the training set.
-
-Their own defaults are for the solves of a few queries. Here the order of the examples matters
-and not the last digits, and a wider block takes fewer products for each example.
-"""
-
-_METRICS = {
-    "exact": "exact inverse {curvature}",
-    "cgd": "inverse {curvature} by conjugate gradients",
-    "lissa": "inverse {curvature} by LiSSA",
-    "arnoldi": "inverse {curvature} by Arnoldi's method",
-    "nystrom": "inverse {curvature} by a Nyström sketch",
-    "kfac": "inverse {curvature} by KFAC",
-    "ekfac": "inverse {curvature} by EKFAC",
-    "datainf": "inverse empirical Fisher matrix by DataInf",
-    "logra": "inverse {curvature} within a random projection",
-    "woodbury": "exact inverse Gauss-Newton matrix by Woodbury's identity",
-    "astra": "inverse {curvature} by ASTRA",
-}
 _CURVATURES = {
     "hessian": "Hessian",
     "gauss_newton": "Gauss-Newton matrix",
@@ -99,19 +75,17 @@ def fit_strategy(
         If the data cannot be read to their end.
     """
     strategy = strategy_named(settings.ihvp.value, model)
-    if strategy is IdentityIHVP:
-        return IdentityIHVP(model)
     arguments: dict[str, Any] = {
-        **TRIAGE_SETTINGS.get(strategy.name, {}),
+        **Ihvp[strategy.name].for_all,
         "n_samples_for_hessian": settings.samples,
         "seed": seed,
+        "verbose": progress,
     }
     if settings.damping is not None:
         arguments["damping"] = settings.damping
-    if "verbose" in inspect.signature(strategy).parameters:
-        arguments["verbose"] = progress
     with named_read_errors(source):
-        return strategy(model, train_dataset=source.dataset, **arguments)
+        taken = {k: v for k, v in arguments.items() if k in strategy.accepted_settings()}
+        return strategy(model, train_dataset=source.dataset, **taken)
 
 
 def load_strategy(
@@ -149,7 +123,7 @@ def metric_of(strategy: InverseHessianVectorProduct) -> str:
     if isinstance(strategy, IdentityIHVP):
         return "identity"
     config = strategy.get_config()
-    words = _METRICS[strategy.name].format(curvature=_curvature_of(config))
+    words = Ihvp[strategy.name].metric.format(curvature=_curvature_of(config))
     parts = [words, f"damping {damping_of(strategy)}"]
     if config.get("n_samples_for_hessian") is not None:
         parts.append(f"from a sample of {config['n_samples_for_hessian']:,} examples")

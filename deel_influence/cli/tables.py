@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ..model.influence_model import BaseInfluenceModel
 from ..report.contents import Table
 from ..report.triage import Triage
 from ..texts import printable
+from .errors import one_line
 
 
 def suspects_table(triage: Triage, top: int) -> RichTable:
@@ -36,6 +39,19 @@ def rich_table(table: Table) -> RichTable:
     for row in table.rows:
         drawn.add_row(*map(_text, row))
     return drawn
+
+
+def print_whole(text: str, console: Console) -> None:
+    """Print lines with paths, which must stay whole to be of use, and may hold brackets."""
+    console.print(Text(text), soft_wrap=True)
+
+
+def watched_rows(model: BaseInfluenceModel) -> dict[str, str]:
+    """Return what is told of the watched weights, by the names of the rows."""
+    return {
+        "watched weights": one_line(", ".join(weight.path for weight in model.weights), 200),
+        "watched parameters": f"{model.nb_params:,}",
+    }
 
 
 def _text(cell: object) -> Text:

@@ -6,6 +6,7 @@ from .evaluating import evaluate
 from .evaluation import Evaluation
 from .fixing import FixingCurve, accuracy_after_fixing
 from .ground_truth import GroundTruth
+from .last_layer import LastLayer
 from .lds import LinearDatamodellingScore, linear_datamodelling_score
 from .measures import QueryOutputs
 from .mislabel import average_precision, detection_curve, recall_at_budget, roc_auc
@@ -21,6 +22,7 @@ __all__ = [
     "Evaluation",
     "FixingCurve",
     "GroundTruth",
+    "LastLayer",
     "LinearDatamodellingScore",
     "NetworkTraining",
     "QueryOutputs",

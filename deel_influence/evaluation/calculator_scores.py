@@ -36,7 +36,7 @@ _NOT_FOR_THIS_MODEL = (UnsupportedModelError, CurvatureSizeError)
 
 
 @dataclass(frozen=True, eq=False)
-class Questions:
+class ScoreRequest:
     """What every calculator is asked.
 
     Attributes
@@ -98,7 +98,7 @@ class CalculatorScores:
     is_final: bool = True
     predicts_quality: bool = False
 
-    def turned(self) -> CalculatorScores:
+    def negated(self) -> CalculatorScores:
         """Return them with the other sign, of a number that is better when higher."""
         return replace(
             self,
@@ -110,7 +110,7 @@ class CalculatorScores:
         )
 
 
-def ask_calculator(name: str, calculator: Any, questions: Questions) -> CalculatorScores:
+def ask_calculator(name: str, calculator: Any, request: ScoreRequest) -> CalculatorScores:
     """Make a calculator where that is left to do, and ask it everything that it can answer.
 
     Parameters
@@ -119,7 +119,7 @@ def ask_calculator(name: str, calculator: Any, questions: Questions) -> Calculat
         What it is called, for messages.
     calculator
         A calculator, or a function without arguments that makes one.
-    questions
+    request
         What to ask.
 
     Raises
@@ -146,7 +146,7 @@ def ask_calculator(name: str, calculator: Any, questions: Questions) -> Calculat
     is_final = True
     for kind, ask in _ASKED.items():
         try:
-            answers[kind] = ask(calculator, questions)
+            answers[kind] = ask(calculator, request)
         except _CannotAnswerError as error:
             missing[kind] = str(error)
         except _NOT_FOR_THIS_MODEL as error:
@@ -158,7 +158,7 @@ def ask_calculator(name: str, calculator: Any, questions: Questions) -> Calculat
         single=answers.get(SINGLE),
         changes=answers.get(CHANGES) or {},
         missing=missing,
-        calculator=calculator_settings(calculator) if questions.wants_settings else None,
+        calculator=calculator_settings(calculator) if request.wants_settings else None,
         fit_seconds=fit_seconds,
         score_seconds=seconds,
         is_final=is_final,
@@ -287,44 +287,44 @@ def _data_settings(dataset: tf.data.Dataset | None) -> dict[str, Any] | None:
     return dataset_digest(dataset)
 
 
-def _pairs(calculator: Any, questions: Questions) -> np.ndarray | None:
-    if questions.queries is None:
+def _pairs(calculator: Any, request: ScoreRequest) -> np.ndarray | None:
+    if request.queries is None:
         return None
     if described.PAIRS not in _answers(calculator):
         message = f"{type(calculator).__name__} scores examples on their own, not for queries"
         raise _CannotAnswerError(message)
-    matrix = calculator.influence_matrix(questions.queries, questions.train_set, verbose=0)
+    matrix = calculator.influence_matrix(request.queries, request.train_set, verbose=0)
     return np.asarray(matrix)
 
 
-def _single(calculator: Any, questions: Questions) -> np.ndarray | None:
-    if not questions.wants_single:
+def _single(calculator: Any, request: ScoreRequest) -> np.ndarray | None:
+    if not request.wants_single:
         return None
     if described.SELF not in _answers(calculator):
         message = f"{type(calculator).__name__} scores examples for queries, not on their own"
         raise _CannotAnswerError(message)
-    return np.asarray(calculator.score(questions.train_set, verbose=0))
+    return np.asarray(calculator.score(request.train_set, verbose=0))
 
 
-def _changes(calculator: Any, questions: Questions) -> dict[str, np.ndarray] | None:
-    if questions.queries is None or not questions.removals:
+def _changes(calculator: Any, request: ScoreRequest) -> dict[str, np.ndarray] | None:
+    if request.queries is None or not request.removals:
         return None
     if described.LOSS_CHANGE not in _answers(calculator):
         message = f"{type(calculator).__name__} predicts no change of a loss: scores have no unit"
         raise _CannotAnswerError(message)
-    predict, data = calculator.predict_loss_change, (questions.queries, questions.train_set)
+    predict, data = calculator.predict_loss_change, (request.queries, request.train_set)
     if "groups" not in inspect.signature(predict).parameters:
         # One from elsewhere may know of examples only; the change for a group is then a sum.
         single = np.asarray(predict(*data, verbose=0))
-        return {name: sums_of_removed(single, kept) for name, kept in questions.removals.items()}
+        return {name: sums_of_removed(single, kept) for name, kept in request.removals.items()}
     # A group may be more than the sum of its members, to those who look at groups.
     return {
         name: np.asarray(predict(*data, groups=removed_groups(kept), verbose=0)).T
-        for name, kept in questions.removals.items()
+        for name, kept in request.removals.items()
     }
 
 
-_ASKED: dict[str, Callable[[Any, Questions], Any]] = {
+_ASKED: dict[str, Callable[[Any, ScoreRequest], Any]] = {
     PAIRS: _pairs,
     SINGLE: _single,
     CHANGES: _changes,

@@ -14,7 +14,7 @@ from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..utils.digests import array_digest
 from .double_precision import float64_copy
-from .held_data import HeldData
+from .in_memory_data import InMemoryData
 
 HESSIAN_BATCH = 512
 """Examples at a time in a Hessian: the closed form of ten classes holds 55 products of each."""
@@ -46,7 +46,7 @@ class ConvexObjective:
         self._losses = {"loss": losses.loss, "loss_weights": losses.loss_weights}
         self.model = self._compiled_copy(model)
         self.wrapped = given.rewrapped(self.model, self.model.trainable_variables)
-        self._data = HeldData((inputs, labels), ("inputs", "labels"))
+        self._data = InMemoryData((inputs, labels), ("inputs", "labels"))
         self._data.to_float64()
         self.num_examples = self._data.num_examples
         self.chunk_size = chunk_size

@@ -6,11 +6,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from ..errors import UnsupportedModelError
-from ..model.copies import first_line
-from ..model.keras_internals import all_layers
+from ..model.cloning import form_of, model_of
+from ..model.copies import assign_weights, first_line
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _REMEDY = "Write it with Keras layers, or give it `get_config` and `from_config`."
@@ -29,12 +28,9 @@ def float64_copy(model: keras.Model) -> keras.Model:
     UnsupportedModelError
         If Keras cannot make one from the model's configuration.
     """
-    own = {type(layer).__name__: type(layer) for layer in all_layers(model)}
     try:
-        with keras.saving.custom_object_scope(own):
-            copy = type(model).from_config(_as_float64(model.get_config()))
-            if not copy.built:
-                copy.build_from_config(model.get_build_config())
+        kind, config, *rest = form_of(model)
+        copy = model_of((kind, _as_float64(config), *rest))
     except Exception as error:  # whatever the model's own code raises
         message = (
             f"The model must be one that Keras can copy. Received: a {type(model).__name__}, "
@@ -42,8 +38,7 @@ def float64_copy(model: keras.Model) -> keras.Model:
         )
         raise UnsupportedModelError(message) from error
     _check_form(model, copy)
-    for mine, theirs in zip(copy.weights, model.weights, strict=True):
-        mine.assign(tf.cast(tf.convert_to_tensor(theirs), mine.dtype))
+    assign_weights(copy, model)
     return copy
 
 

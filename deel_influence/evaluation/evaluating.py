@@ -23,7 +23,7 @@ from .calculator_scores import (
     CHANGES,
     FIT,
     CalculatorScores,
-    Questions,
+    ScoreRequest,
     ask_calculator,
     calculator_settings,
     check_calculators,
@@ -155,19 +155,19 @@ def evaluate(
     # First, because it refuses what nothing can be compared with, before anything is computed.
     random = comparison.row(_random_scores(comparison, sizes))
     has_folder, is_search = folder is not None, mislabelled is not None
-    questions = Questions(train_set, queries, is_search, comparison.removals, has_folder)
+    request = ScoreRequest(train_set, queries, is_search, comparison.removals, has_folder)
     asked = dict(calculators)
     if model is not None and is_search:
         asked.setdefault(LOSS, LossScore(model))
     store = None
     if folder is not None:
         _check_known_model(calculators, model)
-        store = ScoresFolder(folder, _settings(questions, comparison, model, settings))
+        store = ScoresFolder(folder, _settings(request, comparison, model, settings))
     answers = {
-        name: _scores_of(name, asked[name], questions, sizes, store)
+        name: _scores_of(name, asked[name], request, sizes, store)
         for name in progress_bar(asked, "Evaluation", len(asked), verbose, unit="calculator")
     }
-    answers |= {name: answers[name].turned() for name in opposite}
+    answers |= {name: answers[name].negated() for name in opposite}
     correlations = _correlations({name: answers[name] for name in calculators})
     rows = {name: comparison.row(scores) for name, scores in answers.items()}
     rows.setdefault(RANDOM, random)
@@ -177,7 +177,7 @@ def evaluate(
 def _scores_of(
     name: str,
     calculator: Any,
-    questions: Questions,
+    request: ScoreRequest,
     sizes: tuple[int, int | None],
     store: ScoresFolder | None,
 ) -> CalculatorScores:
@@ -187,7 +187,7 @@ def _scores_of(
         known = calculator_settings(calculator) if is_calculator(calculator) else None
         found = store.read(name, known)
     if found is None:
-        found = ask_calculator(name, calculator, questions)
+        found = ask_calculator(name, calculator, request)
         _check_shapes(name, found, sizes)
         # Perhaps there is more memory another time.
         if store is not None and found.is_final:
@@ -248,15 +248,15 @@ def _evaluation(
 
 
 def _settings(
-    questions: Questions,
+    request: ScoreRequest,
     comparison: Comparison,
     model: BaseInfluenceModel | None,
     settings: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return what the scores of all calculators depend on."""
-    queries, mislabelled = questions.queries, comparison.mislabelled
+    queries, mislabelled = request.queries, comparison.mislabelled
     return {
-        "train_set": dataset_digest(questions.train_set),
+        "train_set": dataset_digest(request.train_set),
         "queries": None if queries is None else dataset_digest(queries),
         "truth": {
             name: array_digest(truth.kept, truth.outputs, truth.full_outputs)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..linalg.checks import check_count
 from .checks import finite_array
 from .correlations import correlate_queries, is_constant, rowwise_spearman, tie_bounds
 from .subsets import sums_of_kept
@@ -93,7 +94,8 @@ def linear_datamodelling_score(
     .. [1] S. M. Park, K. Georgiev, A. Ilyas, G. Leclerc, A. Madry. TRAK: Attributing Model Behavior
        at Scale. ICML 2023. arXiv:2303.14186.
     """
-    _check_bootstrap(num_resamples, confidence)
+    check_count("num_resamples", num_resamples)
+    _check_confidence(confidence)
     predictions = sums_of_kept(scores, kept)
     sizes = dict(zip("sm", predictions.shape, strict=True))
     quality = finite_array(outputs, "outputs", "sm", **sizes) * (1.0 if higher_is_better else -1.0)
@@ -117,12 +119,7 @@ def linear_datamodelling_score(
     )
 
 
-def _check_bootstrap(num_resamples: int, confidence: float) -> None:
-    if num_resamples < 1:
-        message = (
-            f"Argument `num_resamples` must be at least 1. Received: num_resamples={num_resamples}."
-        )
-        raise ValueError(message)
+def _check_confidence(confidence: float) -> None:
     if not 0.0 < confidence < 1.0:
         message = (
             "Argument `confidence` must lie between 0 and 1, 0.95 for 95 %. "

@@ -13,7 +13,7 @@ from ..model.computations import describe
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement, measured_model
 from ..utils.kernels import Kernel
-from .held_data import HeldData
+from .in_memory_data import InMemoryData
 
 
 class QueryOutputs:
@@ -59,7 +59,7 @@ class QueryOutputs:
         loss: Any = None,
         batch_size: int = 1024,
     ) -> None:
-        self._data = HeldData((inputs, labels), ("inputs", "labels"))
+        self._data = InMemoryData((inputs, labels), ("inputs", "labels"))
         self.num_queries = self._data.num_examples
         self.measurement = measurement
         self._loss = loss

@@ -11,11 +11,12 @@ import tensorflow as tf
 
 from ..errors import NonFiniteError, UnsupportedModelError
 from ..linalg.checks import check_count
+from ..model.acceptance import check_compiled
 from ..model.computations import describe
 from ..model.copies import assign_weights
 from ..utils.digests import array_digest
 from ..utils.seeding import seeded
-from .held_data import HeldData
+from .in_memory_data import InMemoryData
 from .positions import checked_positions
 
 _GENERATOR = "seed_generator_state"
@@ -86,7 +87,7 @@ class NetworkTraining:
     ) -> None:
         weights = () if sample_weight is None else (np.asarray(sample_weight, np.float32),)
         names = ("inputs", "labels", "sample_weight")[: 2 + len(weights)]
-        self._data = HeldData((inputs, labels, *weights), names)
+        self._data = InMemoryData((inputs, labels, *weights), names)
         self.num_examples = self._data.num_examples
         self.epochs = check_count("epochs", epochs)
         self.batch_size = check_count("batch_size", batch_size)
@@ -170,13 +171,7 @@ class NetworkTraining:
 
     def _new_model(self, seed: int) -> keras.Model:
         with seeded(seed):
-            model = self._make_model()
-        if not isinstance(model, keras.Model) or not model.built or not model.compiled:
-            message = (
-                "Argument `make_model` must return a built and compiled keras.Model. Received: "
-                f"{model!r}. Give it an Input, and call model.compile(optimizer, loss)."
-            )
-            raise UnsupportedModelError(message)
+            model = check_compiled(self._make_model(), "make_model")
         model.optimizer.build(model.trainable_variables)
         return model
 
@@ -194,7 +189,7 @@ class NetworkTraining:
 class _Loop:
     """A model, and the steps of an epoch as one function that is compiled at its first run."""
 
-    def __init__(self, model: keras.Model, data: HeldData, batch_size: int) -> None:
+    def __init__(self, model: keras.Model, data: InMemoryData, batch_size: int) -> None:
         self.model, self._data, self.batch_size = model, data, batch_size
         # Of an unknown length, so that every subset runs in what is compiled for the first.
         spec = tf.TensorSpec([None], tf.int64)

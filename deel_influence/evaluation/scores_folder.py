@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataSourceError
-from ..utils.records import Arrays, RecordKind, Settings
+from ..utils.records import Arrays, RecordKind, Settings, differing
 from .calculator_scores import CalculatorScores
 from .storage import plain_settings
 
@@ -98,15 +98,12 @@ class ScoresFolder:
         self._check(file, settings)
         if calculator is not None and scores.calculator != calculator:
             stored = scores.calculator or {}
-            parts = {**calculator, **stored}
-            other = [part for part in parts if stored.get(part) != calculator.get(part)]
             rule = (
                 "Argument `calculators` must hold the calculators whose scores are in `folder`, "
                 "or others by other names."
             )
-            received = (
-                f"for {name!r} one that differs in {', '.join(other)} from that of {str(file)!r}"
-            )
+            parts = ", ".join(differing(stored, calculator))
+            received = f"for {name!r} one that differs in {parts} from that of {str(file)!r}"
             remedy = "Delete that file to compute it again."
             raise OtherScoresError(rule, received, remedy)
         return scores
@@ -162,9 +159,7 @@ def _differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[
     """Say which settings are not the same."""
     found = [text for name, text in _OTHERS.items() if stored.get(name) != current.get(name)]
     own, given = stored.get("settings", {}), current.get("settings", {})
-    missing = object()
     return found + [
         f"`{name}` {own.get(name)!r} where {given.get(name)!r} is given"
-        for name in sorted({*own, *given})
-        if own.get(name, missing) != given.get(name, missing)
+        for name in differing(own, given)
     ]

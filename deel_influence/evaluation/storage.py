@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataSourceError
+from ..utils.records import differing
 
 
 def plain_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -50,12 +51,9 @@ def check_settings(
     DataSourceError
         Names what differs.
     """
-    missing = object()
-    names = sorted({*stored, *given})
     different = [
         f"{name} ({_shown(stored, name)} there, {_shown(given, name)} asked for)"
-        for name in names
-        if stored.get(name, missing) != given.get(name, missing)
+        for name in differing(stored, given)
     ]
     if different:
         message = (

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..influence.group_sums import group_labels
+from ..linalg.checks import check_count
 from .checks import finite_array, kept_mask
 from .positions import checked_positions
 
@@ -102,11 +103,7 @@ def random_subsets(
     ValueError
         If there is no subset to draw, or it would hold nothing or everything.
     """
-    if num_subsets < 1:
-        message = (
-            f"Argument `num_subsets` must be at least 1. Received: num_subsets={num_subsets!r}."
-        )
-        raise ValueError(message)
+    check_count("num_subsets", num_subsets)
     size = round(fraction * num_examples) if 0.0 < fraction < 1.0 else 0
     if not 0 < size < num_examples:
         message = (

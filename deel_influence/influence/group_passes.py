@@ -107,17 +107,17 @@ class GroupPasses:
     def _gathered(self, operator: CurvatureOperator) -> Iterator[tuple[int, Item]]:
         """Yield batches of examples of one group each, with the number of the group."""
         # Batches that are padded to their longest example cannot all be joined.
-        held: dict[tuple[int, tuple], list[Item]] = defaultdict(list)
+        waiting: dict[tuple[int, tuple], list[Item]] = defaultdict(list)
         size = None
         for item in operator.data:
             size = size or item.size
             labels = self._labels[item.ids]
             for group in np.unique(labels[labels >= 0]).tolist():
                 key = group, _form(item)
-                held[key].append(_part(item, np.flatnonzero(labels == group)))
-                if sum(part.size for part in held[key]) >= size:
-                    yield group, _joined(held.pop(key))
-        for (group, _), parts in held.items():
+                waiting[key].append(_part(item, np.flatnonzero(labels == group)))
+                if sum(part.size for part in waiting[key]) >= size:
+                    yield group, _joined(waiting.pop(key))
+        for (group, _), parts in waiting.items():
             yield group, _joined(parts)
 
 

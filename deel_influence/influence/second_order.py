@@ -22,8 +22,8 @@ from ..utils.example_ids import POSITION
 from ..utils.running import run
 from .group_passes import GroupPasses
 from .group_sums import group_labels
-from .moved_losses import loss_changes, warn_of_rounding
-from .permanent_curvature import PermanentCurvature
+from .loss_changes import loss_changes, warn_of_rounding
+from .regularization_curvature import RegularizationCurvature
 from .training_set import size_of_training_set
 
 CURVATURES = ("hessian", "gauss_newton")
@@ -107,7 +107,7 @@ class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
             n_samples_for_hessian=n_samples_for_hessian,
             seed=seed,
         )
-        self._permanent = PermanentCurvature(self.ihvp_calculator)
+        self._regularization = RegularizationCurvature(self.ihvp_calculator)
 
     @cached_property
     def num_train_examples(self) -> int:
@@ -231,7 +231,7 @@ class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
         if is_regularized:
             gradients += sizes * self.model.regularization_gradient()
         first = self.ihvp_calculator.solve(gradients)
-        curved = passes.products(first, self.curvature) + sizes * self._permanent.apply(first)
+        curved = passes.products(first, self.curvature) + sizes * self._regularization.apply(first)
         second = self.ihvp_calculator.solve(curved)
         kept = (1 - shares) ** 2
         return first * ((1 - 2 * shares) / kept) + second / (kept * self.num_train_examples)

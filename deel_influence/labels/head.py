@@ -95,8 +95,8 @@ def held_out_head(
     result = np.empty((len(rows), num_classes))
     objective = None
     for fold in np.unique(folds):
-        held = folds == fold
-        inputs, targets = tf.constant(rows[~held]), tf.constant(labels[~held])
+        held_out = folds == fold
+        inputs, targets = tf.constant(rows[~held_out]), tf.constant(labels[~held_out])
         part = Part(inputs, targets, tf.ones(tf.shape(targets), tf.float64))
         if objective is None:
             objective = HeadObjective(SoftmaxLoss(), [part], strength)
@@ -104,5 +104,5 @@ def held_out_head(
             objective.take([part])
         start = tf.zeros((rows.shape[1], num_classes), tf.float64)
         weights = refit(objective, start, TOLERANCE, MAX_STEPS).weights
-        result[held] = tf.nn.log_softmax(tf.matmul(rows[held], weights)).numpy()
+        result[held_out] = tf.nn.log_softmax(tf.matmul(rows[held_out], weights)).numpy()
     return result

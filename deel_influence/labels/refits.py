@@ -12,8 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..errors import NonFiniteError, UnsupportedModelError
+from ..errors import NonFiniteError
 from ..linalg.checks import check_count
+from ..model.acceptance import check_compiled
 from ..model.class_scores import ClassReader
 from ..model.influence_model import BaseInfluenceModel
 from ..model.reading import default_process_batch
@@ -169,7 +170,7 @@ def cross_fit(
         If a model gives NaN or infinity after an epoch.
     """
     check_dataset(data, "data")
-    ids, x, y, weights = _held(data, id_fn)
+    ids, x, y, weights = _read_all(data, id_fn)
     count = check_count("folds", folds, 2)
     if count > len(ids):
         message = (
@@ -179,12 +180,12 @@ def cross_fit(
         raise ValueError(message)
     epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
     with seeded(seed):
-        labels, num_classes = _labels_for(_checked(build()), x, y)
+        labels, num_classes = _labels_for(check_compiled(build(), "build"), x, y)
     means = EpochMeans(labels, num_classes, stratified_folds(labels, count, seed), count)
     for fold in progress_bar(range(count), "Cross-fit", count, verbose, "model"):
         rows = np.flatnonzero(means.folds != fold)
         with seeded(seed * count + fold):
-            model = _checked(build())
+            model = check_compiled(build(), "build")
             model.fit(
                 _rows(x, rows),
                 _rows(y, rows),
@@ -233,12 +234,12 @@ class EpochMeans:
                 f"without fold {fold}. Lower the learning rate, or clip the gradients."
             )
             raise NonFiniteError(message)
-        held = self.folds == fold
+        held_out = self.folds == fold
         probabilities = np.exp(log_probabilities)
-        self._held_out[held] += probabilities[held]
-        self._in_sample[~held] += probabilities[~held]
-        self._losses[held] += losses_of(log_probabilities, self.labels)[held]
-        self._margins[~held] += margins_of(log_probabilities, self.labels)[~held]
+        self._held_out[held_out] += probabilities[held_out]
+        self._in_sample[~held_out] += probabilities[~held_out]
+        self._losses[held_out] += losses_of(log_probabilities, self.labels)[held_out]
+        self._margins[~held_out] += margins_of(log_probabilities, self.labels)[~held_out]
 
     def finished(self, ids: np.ndarray, epochs: int) -> CrossFit:
         """Return the means."""
@@ -296,17 +297,7 @@ def _labels_for(model: keras.Model, x: Any, y: Any) -> tuple[np.ndarray, int]:
     return check_classes(labels, num_classes), num_classes
 
 
-def _checked(model: Any) -> keras.Model:
-    if not isinstance(model, keras.Model) or not model.built or not model.compiled:
-        message = (
-            "Argument `build` must return a built and compiled keras.Model. Received: "
-            f"{model!r}. Give it an Input, and call model.compile(optimizer, loss)."
-        )
-        raise UnsupportedModelError(message)
-    return model
-
-
-def _held(data: tf.data.Dataset, id_fn: IdFunction | None) -> tuple[np.ndarray, Any, Any, Any]:
+def _read_all(data: tf.data.Dataset, id_fn: IdFunction | None) -> tuple[np.ndarray, Any, Any, Any]:
     """Return ids, inputs, labels and sample weights, or None, of all examples."""
     batches, ids = [], []
     for batch, found in numbered_batches(data, id_fn, "data"):

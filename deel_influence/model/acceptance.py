@@ -44,6 +44,23 @@ def check_model(model: Any) -> None:
         raise UnsupportedModelError(message)
 
 
+def check_compiled(model: Any, name: str) -> keras.Model:
+    """Return what the function ``name`` made, if it is a built and compiled Keras model.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it is not.
+    """
+    if not isinstance(model, keras.Model) or not model.built or not model.compiled:
+        message = (
+            f"Argument `{name}` must return a built and compiled keras.Model. Received: "
+            f"{model!r}. Give it an Input, and call model.compile(optimizer, loss)."
+        )
+        raise UnsupportedModelError(message)
+    return model
+
+
 def _remedy_for(model: Any) -> str:
     """Say how what is no Keras model may become one."""
     if isinstance(model, (str, os.PathLike)):

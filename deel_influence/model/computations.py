@@ -15,6 +15,7 @@ import functools
 import hashlib
 import inspect
 import json
+import math
 import os
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +30,11 @@ from .keras_internals import all_layers
 
 # Of these, training and the regulariser of the objective are told elsewhere.
 _NO_COMPUTATION = ("_initializer", "_constraint", "_regularizer")
+
+_OF_KERAS = (keras.layers.Layer, keras.losses.Loss, keras.optimizers.Optimizer)
+
+# Settings that change what is shown, and no result.
+_ONLY_SHOWN = frozenset({"verbose", "use_tensorboard"})
 
 
 def describe(value: Any, known: Iterable[keras.layers.Layer] = ()) -> Any:
@@ -52,6 +58,20 @@ def describe(value: Any, known: Iterable[keras.layers.Layer] = ()) -> Any:
     return _Walk(known).of(value)
 
 
+def describe_settings(value: Any) -> Any:
+    """Return what identifies settings, and objects that hold settings.
+
+    As `describe`, but that objects which are no part of Keras count with all their public
+    attributes, whatever their code reads.
+
+    Examples
+    --------
+    >>> describe_settings([3, {"a"}, len])
+    [3, ['a'], 'builtins.len']
+    """
+    return _Walk((), with_public=True).of(value)
+
+
 def describe_layers(model: keras.Model) -> list[Any]:
     """Return what identifies the computations of a model's layers, weights and names apart."""
     layers = all_layers(model)
@@ -65,9 +85,12 @@ class _Walk:
     ----------
     known
         Layers that are described elsewhere.
+    with_public
+        Whether all public attributes of an object count.
     """
 
-    def __init__(self, known: Iterable[keras.layers.Layer]) -> None:
+    def __init__(self, known: Iterable[keras.layers.Layer], with_public: bool = False) -> None:
+        self._with_public = with_public
         self._known_ids: set[int] = set()
         self._note(known)
         self._met: dict[int, tuple[int, Any]] = {}
@@ -82,10 +105,14 @@ class _Walk:
     @of.register(types.NoneType)
     @of.register(bool)
     @of.register(int)
-    @of.register(float)
     @of.register(str)
     def _(self, value: Any) -> Any:
         return value
+
+    @of.register(float)
+    def _(self, value: float) -> float | str:
+        # JSON has no infinity and no NaN, which would not even equal itself.
+        return value if math.isfinite(value) else repr(value)
 
     @of.register(bytes)
     @of.register(complex)
@@ -219,15 +246,17 @@ class _Walk:
         methods = methods_of(kind, called)
         reads = [read_by(method.__code__) for method in methods]
         names = called.union(*(part.names for part in reads))
-        if isinstance(value, keras.layers.Layer):
+        attributes = getattr(value, "__dict__", {})
+        if isinstance(value, (keras.layers.Layer, keras.optimizers.Optimizer)):
             names |= arguments_of(kind)
-        if isinstance(value, (keras.layers.Layer, keras.losses.Loss)):
+        if isinstance(value, _OF_KERAS):
             names -= _bookkeeping()
+        elif self._with_public:
+            names = names.union(n for n in attributes if not n.startswith("_")) - _ONLY_SHOWN
         names = names.difference(*(part.written for part in reads))
-        held = getattr(value, "__dict__", {})
-        kept = sorted(n for n in names & held.keys() if not n.endswith(_NO_COMPUTATION))
+        kept = sorted(n for n in names & attributes.keys() if not n.endswith(_NO_COMPUTATION))
         parts = {
-            "attributes": {name: self._reading(names, held[name]) for name in kept},
+            "attributes": {name: self._reading(names, attributes[name]) for name in kept},
             "methods": [self.of(method) for method in methods if not has_library_module(method)],
         }
         parts = {name: part for name, part in parts.items() if part}

@@ -37,13 +37,17 @@ class Examples:
         """Return k."""
         return len(self.samples)
 
-    def title(self, index: int) -> str:
-        """Return what is known of an example besides the sample: label and id, then the score."""
-        return example_title(
+    def known(self, index: int) -> tuple[Any, str | None, float | None]:
+        """Return id, label and score of an example."""
+        return (
             None if self.ids is None else self.ids[index],
             None if self.labels is None else self.labels[index],
             None if self.values is None else float(self.values[index]),
         )
+
+    def title(self, index: int) -> str:
+        """Return what is known of an example besides the sample: label and id, then the score."""
+        return example_title(*self.known(index))
 
 
 def example_title(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..linalg.checks import check_count
 from ..utils.display import is_picture_file, read_picture
 from ..utils.figures import finish, new_figure
 from .examples import Examples, query_title, read_examples
@@ -73,7 +74,7 @@ def plot_most_influential_images(
         influential_images, "influential_images", ids, labels, class_names, display
     )
     images = [_drawable(image) for image in examples.samples]
-    rows = math.ceil(len(images) / _check_cols(cols))
+    rows = math.ceil(len(images) / check_count("cols", cols))
     figure = new_figure(*_size(images[0], rows, cols, img_size))
     _draw_grid(figure, images, examples, rows, cols, first_cell=1, scale=_range_of(images))
     return finish(figure, save_path, show)
@@ -123,7 +124,7 @@ def plot_datacentric_explanations(
     query = _drawable(read_picture(Path(image)) if is_picture_file(image) else image)
     images = [_drawable(sample) for sample in examples.samples]
     scale = _range_of([query, *images])
-    rows = 1 + math.ceil(len(images) / _check_cols(cols))
+    rows = 1 + math.ceil(len(images) / check_count("cols", cols))
     figure = new_figure(*_size(query, rows, cols, img_size))
     axes = figure.add_subplot(rows, cols, 1)
     _draw(axes, query, query_title(image_id, image_label, class_names), scale)
@@ -192,10 +193,3 @@ def _range_of(images: Sequence[np.ndarray]) -> tuple[float, float]:
 def _size(image: np.ndarray, rows: int, cols: int, img_size: float) -> tuple[float, float]:
     height, width = image.shape[:2]
     return cols * img_size, rows * (img_size * height / width + _TITLE_HEIGHT)
-
-
-def _check_cols(cols: int) -> int:
-    if cols < 1:
-        message = f"Argument `cols` must be at least 1. Received: cols={cols!r}."
-        raise ValueError(message)
-    return cols

@@ -11,7 +11,7 @@ import numpy as np
 from ..utils.figures import finish, matplotlib_module, new_figure
 from ..utils.formatting import format_number
 from .colours import colour_key, signed_colours
-from .examples import Examples, label_text, read_examples
+from .examples import label_text, read_examples
 from .text import as_text
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def plot_most_influential_rows(
     row_of_query = _check_width("query", query, rows)
     contributions = _check_feature_scores(feature_scores, rows)
     columns = _columns(contributions, rows.shape[1], max_features)
-    known = [_known_of_row(examples, index) for index in range(len(rows))]
+    known = [_known(*examples.known(index)) for index in range(len(rows))]
     numbers = [_numbers(row) for row in rows[:, columns]]
     if row_of_query is not None:
         label = None if query_label is None else label_text(query_label, class_names)
@@ -137,19 +137,11 @@ def _draw_key(figure: Figure, contributions: np.ndarray) -> None:
     figure.legend(handles=keys, loc="outside lower center", ncols=per_line, frameon=False)
 
 
-def _known(example_id: Any, label: str | None, score: str | None) -> dict[str, str]:
+def _known(example_id: Any, label: str | None, score: float | str | None) -> dict[str, str]:
     """Return what is known of an example besides its features, by the head of its column."""
-    values = zip(_HEADS, (example_id, label, score), strict=True)
+    shown = format_number(score) if isinstance(score, float) else score
+    values = zip(_HEADS, (example_id, label, shown), strict=True)
     return {head: str(value) for head, value in values if value is not None}
-
-
-def _known_of_row(examples: Examples, index: int) -> dict[str, str]:
-    ids, labels, values = examples.ids, examples.labels, examples.values
-    return _known(
-        None if ids is None else ids[index],
-        None if labels is None else labels[index],
-        None if values is None else format_number(values[index]),
-    )
 
 
 def _numbers(row: np.ndarray) -> list[str]:

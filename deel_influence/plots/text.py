@@ -29,7 +29,7 @@ _MARGIN = 0.2
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _PlacedText:
     """A text at a place, counted in lines and glyphs."""
 
     line: int
@@ -91,15 +91,15 @@ def plot_most_influential_texts(
     titled = [(examples.title(i), as_text(examples.samples[i])) for i in range(len(examples))]
     if query is not None:
         titled.insert(0, (query_title(query_id, query_label, class_names), as_text(query)))
-    pieces: list[_Piece] = []
+    placed: list[_PlacedText] = []
     line = 0
     for title, text in titled:
-        pieces.append(_Piece(line, 0, title.replace("\n", ", "), is_title=True))
+        placed.append(_PlacedText(line, 0, title.replace("\n", ", "), is_title=True))
         for wrapped in textwrap.wrap(text, line_length) or [""]:
             line += 1
-            pieces.append(_Piece(line, 0, wrapped))
+            placed.append(_PlacedText(line, 0, wrapped))
         line += 2
-    return finish(_draw(pieces, line_length), save_path, show)
+    return finish(_draw(placed, line_length), save_path, show)
 
 
 def plot_token_scores(
@@ -134,18 +134,18 @@ def plot_token_scores(
         If Matplotlib is not installed.
     """
     texts, values = _check_tokens(tokens, scores)
-    pieces = [] if title is None else [_Piece(0, 0, title, is_title=True)]
-    line, column = len(pieces), 0
+    placed = [] if title is None else [_PlacedText(0, 0, title, is_title=True)]
+    line, column = len(placed), 0
     for text, colour in zip(texts, signed_colours(values), strict=True):
         if column > 0 and column + len(text) > line_length:
             line, column = line + 1, 0
-        pieces.append(_Piece(line, column, text, colour=tuple(colour)))
+        placed.append(_PlacedText(line, column, text, colour=tuple(colour)))
         column += len(text) + 1
     line, column = line + 2, 0
     for text, colour in colour_key(values):
-        pieces.append(_Piece(line, column, text, colour=tuple(colour)))
+        placed.append(_PlacedText(line, column, text, colour=tuple(colour)))
         column += len(text) + 1
-    return finish(_draw(pieces, line_length), save_path, show)
+    return finish(_draw(placed, line_length), save_path, show)
 
 
 def token_scores_html(tokens: Sequence[Any], scores: Any, title: str | None = None) -> Html:
@@ -209,9 +209,9 @@ def _check_tokens(tokens: Sequence[Any], scores: Any) -> tuple[list[str], np.nda
     return texts, values
 
 
-def _draw(pieces: Sequence[_Piece], line_length: int) -> Figure:
-    last_line = max((piece.line for piece in pieces), default=0)
-    longest = max((piece.column + len(piece.text) for piece in pieces), default=0)
+def _draw(placed: Sequence[_PlacedText], line_length: int) -> Figure:
+    last_line = max((one.line for one in placed), default=0)
+    longest = max((one.column + len(one.text) for one in placed), default=0)
     width = 2 * _MARGIN + max(line_length, longest) * _GLYPH_WIDTH
     height = 2 * _MARGIN + (last_line + 1) * _LINE_HEIGHT
     figure = new_figure(width, height)
@@ -219,15 +219,15 @@ def _draw(pieces: Sequence[_Piece], line_length: int) -> Figure:
     # Notebooks show only what has axes.
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    for piece in pieces:
-        box = None if piece.colour is None else {"facecolor": piece.colour, "pad": 1.5, "lw": 0}
+    for one in placed:
+        box = None if one.colour is None else {"facecolor": one.colour, "pad": 1.5, "lw": 0}
         axes.text(
-            (_MARGIN + piece.column * _GLYPH_WIDTH) / width,
-            1 - (_MARGIN + piece.line * _LINE_HEIGHT) / height,
-            piece.text,
+            (_MARGIN + one.column * _GLYPH_WIDTH) / width,
+            1 - (_MARGIN + one.line * _LINE_HEIGHT) / height,
+            one.text,
             family="monospace",
             fontsize=_FONT_SIZE,
-            fontweight="bold" if piece.is_title else "normal",
+            fontweight="bold" if one.is_title else "normal",
             verticalalignment="top",
             bbox=box,
             # A dollar sign in a text is no formula.

@@ -53,24 +53,24 @@ class GradientFeatures:
 
     def factors(self, queries: BatchGradients) -> tf.Tensor:
         """Return what `products` needs of the queries, shape ``(m, q)``."""
-        pieces = []
+        parts = []
         for placed in queries.blocks:
             outer = self._outer(placed)
-            pieces += [placed.block.rows()] if outer is None else [outer.inputs, outer.deltas]
-        return tf.concat(pieces, axis=1)
+            parts += [placed.block.rows()] if outer is None else [outer.inputs, outer.deltas]
+        return tf.concat(parts, axis=1)
 
     def products(self, factors: tf.Tensor, train: BatchGradients) -> tf.Tensor:
         """Return the inner products ``(m, b)`` of queries and training examples."""
         widths = [width for placed in train.blocks for width in self._widths(placed)]
-        pieces = iter(tf.split(factors, widths, axis=1))
+        parts = iter(tf.split(factors, widths, axis=1))
         products = []
         for placed in train.blocks:
             outer = self._outer(placed)
             if outer is None:
-                products.append(tf.transpose(placed.block.dot(next(pieces))))
+                products.append(tf.transpose(placed.block.dot(next(parts))))
                 continue
-            inputs = tf.matmul(next(pieces), outer.inputs, transpose_b=True)
-            products.append(inputs * tf.matmul(next(pieces), outer.deltas, transpose_b=True))
+            inputs = tf.matmul(next(parts), outer.inputs, transpose_b=True)
+            products.append(inputs * tf.matmul(next(parts), outer.deltas, transpose_b=True))
         return tf.add_n(products)
 
     def settings(self) -> tuple[Any, ...]:

@@ -77,7 +77,8 @@ class CheckpointRecorder(keras.callbacks.Callback):
         self._recorded: list[RecordedCheckpoint] = []
         self._is_begun = False
         self._offset = self._epoch = self._step = 0
-        self._next_rate = self._rate = float("nan")
+        self._next_rate: Any = float("nan")
+        self._rate: Any = float("nan")
 
     @property
     def checkpoints(self) -> tuple[RecordedCheckpoint, ...]:
@@ -106,7 +107,8 @@ class CheckpointRecorder(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Note the learning rate of the step to come."""
-        self._next_rate = _number(self._optimizer_in_use.learning_rate)
+        # A copy, which is not waited for.
+        self._next_rate = keras.ops.copy(self._optimizer_in_use.learning_rate)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Record after a step that is due."""
@@ -156,7 +158,7 @@ class CheckpointRecorder(keras.callbacks.Callback):
     def _record(self, step: int, epoch: int) -> None:
         known = next((c for c in self._recorded if c.step == step), None)
         if known is None:
-            saved = save_checkpoint(self.folder, self.model, step, epoch, self._rate)
+            saved = save_checkpoint(self.folder, self.model, step, epoch, _number(self._rate))
             self._recorded = sorted([*self._recorded, saved], key=lambda c: c.step)
             write_list(self.folder, self._recorded)
         elif known.digest != weights_digest(self.model):

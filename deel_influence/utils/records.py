@@ -177,6 +177,13 @@ class RecordKind:
         return header, arrays
 
 
+def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Return the names of the settings that are not the same in both, in alphabetical order."""
+    missing = object()
+    names = sorted({*stored, *given})
+    return [name for name in names if stored.get(name, missing) != given.get(name, missing)]
+
+
 def read_arrays(
     path: Path, wanted: Callable[[str], bool] = lambda _: True, is_stored: bool = False
 ) -> Arrays:

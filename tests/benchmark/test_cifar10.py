@@ -158,9 +158,10 @@ def test_the_command_line_runs_methods_and_prints_their_areas(tmp_path, capsys):
     assert lines[0].startswith("tracein, seed 0: ROC AUC")
     assert lines[-1].startswith("arnoldi: ROC AUC")
     settings = json.loads((tmp_path / "arnoldi" / "results.json").read_text("utf-8"))["settings"]
-    assert settings["training_procedure"]["use_regu"] is False
-    assert settings["training_procedure"]["force_overfit"] is True
-    assert settings["training_procedure"]["epochs_to_save"] == [0, 1]
+    told = settings["training_procedure"]["attributes"]
+    assert told["use_regu"] is False
+    assert told["force_overfit"] is True
+    assert told["epochs_to_save"] == [0, 1]
 
 
 @pytest.mark.parametrize(("word", "value"), [("False", False), ("true", True), ("0", False)])

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from deel_influence.benchmark import FunctionFactory, KerasTrainingProcedure
-from deel_influence.benchmark.describe import describe
+from deel_influence.model.computations import describe_settings as describe
 from deel_influence.utils.digests import digest_of_examples
 from tests.benchmark.problems import make_model
 

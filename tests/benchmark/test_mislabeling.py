@@ -138,7 +138,7 @@ def test_every_run_has_a_file_and_every_method_a_summary(finished):
     assert [seed["seed"] for seed in summary["seeds"]] == [3, 4]
     assert summary["mean"]["roc_auc"] == pytest.approx(results["exact"].roc)
     assert summary["settings"]["factory"]["class"] == "CountedFactory"
-    assert summary["settings"]["factory"]["ihvp_mode"] == "exact"
+    assert summary["settings"]["factory"]["attributes"]["ihvp_mode"] == "exact"
 
 
 def test_results_on_disk_are_the_results(finished):

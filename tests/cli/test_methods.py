@@ -14,12 +14,10 @@ from typer.testing import CliRunner
 from deel_influence.cli.app import app
 from deel_influence.cli.demo_data import read_scikit_learn
 from deel_influence.cli.demo_network import train_digits_network
-from deel_influence.cli.methods import METHODS, NUM_CHECKPOINTS, recorders_for
-from deel_influence.cli.options import Method
-from deel_influence.cli.traits import TRAITS
+from deel_influence.cli.methods import NUM_CHECKPOINTS, RECORDERS, Method, Takes, recorders_for
 
 FEW_DIGITS = 120
-OF_TRAINING = [method for method in Method if METHODS[method].needs]
+OF_TRAINING = [method for method in Method if method.recorders]
 ALIKE = (Method.grad_cos, Method.similarity)
 
 
@@ -43,11 +41,8 @@ def _few_digits():
         yield
 
 
-def test_every_method_has_its_rows():
-    assert list(METHODS) == list(Method) == list(TRAITS)
-    assert {m for m in Method if METHODS[m].needs} == {
-        m for m in Method if TRAITS[m].watches_training
-    }
+def test_every_recorder_is_named_by_what_some_method_takes():
+    assert {name for method in OF_TRAINING for name in method.recorders} == set(RECORDERS)
 
 
 @pytest.mark.parametrize("method", Method, ids=lambda method: method.value)
@@ -64,7 +59,7 @@ def test_the_demo_prints_the_area_of_every_method_beside_loss_and_chance(method,
     assert area["loss"] == f"{roc_auc_score(flipped, scores['loss']):.4f}"
     assert area["random (mean)"] == "0.5000"
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert METHODS[method].scores.split(",")[0].replace("'", "&#39;") in page
+    assert method.scores.split(",")[0].replace("'", "&#39;") in page
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "digits.npz",
         "model.keras",
@@ -138,7 +133,7 @@ def test_options_of_a_strategy_are_refused_beside_a_method_without_one(triage, o
 
 
 @pytest.mark.parametrize(
-    "method", [m for m in Method if not (TRAITS[m].takes_weights or TRAITS[m].watches_training)]
+    "method", [m for m in Method if Takes.WEIGHTS not in m.takes and m not in OF_TRAINING]
 )
 def test_weights_are_refused_beside_a_method_that_they_have_no_effect_on(triage, method):
     result, _ = triage("--method", method.value, "--weights", "hidden")
@@ -162,7 +157,7 @@ def test_methods_of_classifiers_refuse_a_regression(run, tmp_path):
     x = np.random.default_rng(0).normal(size=(12, 2)).astype("float32")
     np.savez(tmp_path / "data.npz", x=x, y=x[:, 0])
     files = ["--model", tmp_path / "model.keras", "--data", tmp_path / "data.npz"]
-    for method in (m for m in Method if TRAITS[m].needs_classes and not TRAITS[m].watches_training):
+    for method in (m for m in Method if Takes.CLASSES in m.takes and m not in OF_TRAINING):
         result = run("triage", *files, "--out", tmp_path / "out", "--method", method.value)
         assert result.exit_code == 2, method
         assert "from_logits" in result.stderr, method

@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 from typer.testing import CliRunner
 
-from deel_influence.cli import strategies
 from deel_influence.cli.app import app
 from deel_influence.cli.demo_data import read_scikit_learn
 from deel_influence.cli.demo_network import train_digits_network
@@ -135,7 +134,7 @@ def test_fitting_again_replaces_the_file_and_leaves_nothing_else(fit):
 
 
 def test_solves_that_do_not_converge_are_told_in_one_line(triage, monkeypatch):
-    monkeypatch.setitem(strategies.TRIAGE_SETTINGS, "cgd", {"n_opt_iters": 1})
+    monkeypatch.setattr(Ihvp.cgd, "for_all", {"n_opt_iters": 1})
     result, _, _ = triage("--ihvp", "cgd", "--damping", "0.001", "--batch-size", 3)
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Warning:")]
     assert "10 times a search did not converge" in line

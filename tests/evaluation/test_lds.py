@@ -156,7 +156,7 @@ def test_the_seed_fixes_the_interval():
         ({"scores": np.zeros((4, 31))}, r"`scores` must have the shape \(m, n\), n=30"),
         ({"kept": np.ones((25, 30))}, r"`kept` must be a mask"),
         ({"kept": np.ones((1, 30), bool), "outputs": np.ones((1, 4))}, r"at least two subsets"),
-        ({"num_resamples": 0}, r"`num_resamples` must be at least 1\. Received: num_resamples=0"),
+        ({"num_resamples": 0}, "`num_resamples` must be a whole number >= 1"),
         ({"confidence": 95}, r"`confidence` must lie between 0 and 1.*Received: confidence=95"),
     ],
 )

@@ -109,7 +109,7 @@ def test_a_fraction_that_leaves_nothing_in_or_out_is_refused(fraction):
 
 
 def test_no_subset_is_refused():
-    with pytest.raises(ValueError, match=r"`num_subsets` must be at least 1\. Received"):
+    with pytest.raises(ValueError, match=r"`num_subsets` must be a whole number >= 1"):
         random_subsets(10, 0)
 
 

@@ -17,7 +17,7 @@ from deel_influence.influence import (
     FirstOrderInfluenceCalculator,
     SecondOrderInfluenceCalculator,
 )
-from deel_influence.influence.moved_losses import loss_changes
+from deel_influence.influence.loss_changes import loss_changes
 from deel_influence.model import BaseInfluenceModel, InfluenceModel
 from tests.cases import FALLBACK_CASES, RULED_CASES
 from tests.influence.test_first_order import LogisticRegression

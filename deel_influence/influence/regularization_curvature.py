@@ -8,7 +8,7 @@ from ..curvature.regularizer import RegularizerOperator
 from ..ihvp.base import InverseHessianVectorProduct
 
 
-class PermanentCurvature:
+class RegularizationCurvature:
     """``v ↦ (R'' + D) v``, where ``H = C + R'' + D`` with C of the mean loss and D the damping.
 
     A removal changes the mean over the examples and nothing else. The damping counts as a

@@ -10,7 +10,7 @@ import tensorflow as tf
 from ..utils.digests import array_digest
 
 
-class HeldData:
+class InMemoryData:
     """Examples as one nest of tensors.
 
     Parameters
