@@ -11,6 +11,7 @@ import numpy as np
 from ..training_dynamics.record import RecordedDynamics
 from .confident_joint import WrongLabelEstimate, calibrated, estimate_wrong_labels
 from .head import held_out_head, standardised, stratified_folds
+from .leave_one_out import leave_one_out_losses
 from .neighbours import Neighbours, nearest_neighbours
 from .reading import Evidence, losses_of, margins_of, ranked
 from .refits import CrossFit
@@ -63,6 +64,11 @@ class Sources:
         folds[order] = stratified_folds(labels[order], self._num_folds, self._seed)
         return held_out_head(self._features, labels, self.evidence.num_classes, folds)
 
+    def leave_one_out(self) -> np.ndarray:
+        """Return the losses ``(n,)`` of the last layer, fitted without each example in turn."""
+        labels, num_classes = self.evidence.labels, self.evidence.num_classes
+        return leave_one_out_losses(self._features, labels, num_classes)
+
     @cached_property
     def log_probabilities(self) -> np.ndarray:
         """The same, at the temperature that fits the given labels best, ``(n, c)``."""
@@ -114,6 +120,7 @@ SIGNALS: dict[str, Signal] = {
     "margin": lambda s: -margins_of(s.evidence.log_probabilities, s.evidence.labels),
     "head": lambda s: losses_of(s.head, s.evidence.labels),
     "head_margin": lambda s: -margins_of(s.head, s.evidence.labels),
+    "leave_one_out": lambda s: s.leave_one_out(),
     "neighbours": lambda s: 1 - s.neighbours[np.arange(len(s.evidence.ids)), s.evidence.labels],
     "recorded_loss": lambda s: s.recorded("loss"),
     "recorded_margin": lambda s: -s.recorded("margin"),

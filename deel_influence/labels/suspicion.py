@@ -42,8 +42,8 @@ class LabelSuspicion(SelfInfluenceCalculator):
     - ``"in_sample"`` and ``"held_out"``: what models that were trained on parts of the data say of
       the examples that they have seen, and of the others, with ``cross_fit``.
 
-    ``"loss"``, ``"margin"`` and ``"head_margin"`` are there to be asked for. Every call is given
-    the whole training set, whose features are held in memory.
+    ``"loss"``, ``"margin"``, ``"head_margin"`` and ``"leave_one_out"`` are there to be asked for.
+    Every call is given the whole training set, whose features are held in memory.
 
     Parameters
     ----------
