@@ -60,9 +60,10 @@ def leave_one_out_losses(
        Approximate Leave-One-Out Cross-Validation. JRSS B 2020.
     """
     rows = with_ones(features)
-    _check_memory(*rows.shape, num_classes)
-    part = Part(tf.constant(rows), tf.constant(labels), tf.ones(len(rows), tf.float64))
-    start = tf.zeros((rows.shape[1], num_classes), tf.float64)
+    n, r = rows.shape
+    _check_memory(n, r, num_classes)
+    part = Part(tf.constant(rows), tf.constant(labels), tf.ones(n, tf.float64))
+    start = tf.zeros((r, num_classes), tf.float64)
     found = refit(HeadObjective(SoftmaxLoss(), [part], strength), start, TOLERANCE, MAX_STEPS)
     logits = tf.matmul(rows, found.weights)
     probabilities = tf.nn.softmax(logits).numpy()
