@@ -55,14 +55,23 @@ class Sources:
     def _features(self) -> np.ndarray:
         return standardised(self.evidence.features)
 
+    @property
+    def _strata(self) -> np.ndarray:
+        return self.evidence.labels
+
+    @cached_property
+    def _folds(self) -> np.ndarray:
+        folds = np.empty(len(self.evidence.ids), np.int64)
+        # By id, so that the order of the data has no part in who is left out with whom.
+        order = np.argsort(self.evidence.ids, kind="stable")
+        folds[order] = stratified_folds(self._strata[order], self._num_folds, self._seed)
+        return folds
+
     @cached_property
     def head(self) -> np.ndarray:
         """Logarithms of the probabilities by the last layer, held out, ``(n, c)``."""
-        labels, folds = self.evidence.labels, np.empty(len(self.evidence.ids), np.int64)
-        # By id, so that the order of the data has no part in who is left out with whom.
-        order = np.argsort(self.evidence.ids, kind="stable")
-        folds[order] = stratified_folds(labels[order], self._num_folds, self._seed)
-        return held_out_head(self._features, labels, self.evidence.num_classes, folds)
+        labels, num_classes = self.evidence.labels, self.evidence.num_classes
+        return held_out_head(self._features, labels, num_classes, self._folds)
 
     def leave_one_out(self) -> np.ndarray:
         """Return the losses ``(n,)`` of the last layer, fitted without each example in turn."""
@@ -87,9 +96,29 @@ class Sources:
         """The share of each class among the nearest neighbours, ``(n, c)``."""
         return self._nearest.first(self._k).shares(self.evidence.labels, self.evidence.num_classes)
 
+    @property
+    def _apart(self) -> float:
+        """By how much two labels differ at most that do not dispute each other."""
+        return 0.0
+
+    def signals(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return signals by their names, each ``(n,)``."""
+        return {name: SIGNALS[name](self) for name in names}
+
+    def suggestions(self) -> dict[str, Any]:
+        """Return the columns of `LabelIssues` that tell what labels seem to be."""
+        found, rows = self.log_probabilities, np.arange(len(self.evidence.ids))
+        suggested = found.argmax(axis=1)
+        return {
+            "suggested": suggested,
+            "given_probability": np.exp(found[rows, self.evidence.labels]),
+            "suggested_probability": np.exp(found[rows, suggested]),
+        }
+
     def around(self) -> dict[str, np.ndarray]:
         """Return the columns of `LabelIssues` that tell of the neighbours."""
-        ids, copies = self.evidence.ids, self._nearest.disputing_copies(self.evidence.labels)
+        ids = self.evidence.ids
+        copies = self._nearest.disputing_copies(self.evidence.labels, self._apart)
         return {
             "outlier_score": self._nearest.first(self._k).outlier_scores(),
             "duplicate_of": np.where(copies < 0, None, ids[copies].astype(object)),
