@@ -11,10 +11,10 @@ import numpy as np
 from ..training_dynamics.record import RecordedDynamics
 from .confident_joint import WrongLabelEstimate, calibrated, estimate_wrong_labels
 from .head import held_out_head, standardised, stratified_folds
+from .held_out import CrossFit
 from .leave_one_out import leave_one_out_losses
 from .neighbours import Neighbours, nearest_neighbours
 from .reading import Evidence, losses_of, margins_of, ranked
-from .refits import CrossFit
 
 SHOWN_NEIGHBOURS = 5
 """So many neighbours of an example are kept for those who ask why it is suspicious."""

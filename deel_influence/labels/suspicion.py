@@ -21,9 +21,9 @@ from ..training_dynamics.record import RecordedDynamics
 from ..types import Batch, Data, IdFunction, Verbosity
 from ..utils.example_ids import check_unique, names_of
 from ..utils.takes_data import takes_data
+from .held_out import CrossFit
 from .issues import LabelIssues
 from .reading import Evidence, check_classes
-from .refits import CrossFit
 from .signals import Sources, check_signals, default_signals, mean_rank
 from .values import ValueSources
 
