@@ -13,6 +13,9 @@ MAX_PAIRS = 2**24
 COPIES = 0.1
 """Examples nearer than this share of the median distance to the nearest one are near-duplicates."""
 
+CANCELLED = 0.01
+"""Below this share of the squared norm, a squared distance is computed of the difference."""
+
 _LEAST_SCALE = 1e-12
 
 
@@ -92,9 +95,8 @@ class Neighbours:
 def nearest_neighbours(features: np.ndarray, k: int) -> Neighbours:
     """Return the k nearest other examples of each.
 
-    Distances are Euclidean, computed in float32. The k nearest are chosen by inner products, whose
-    rounding errors grow with the norms; their own distances are those of the differences, so that
-    copies are at 0.
+    Distances are Euclidean, in float32. They are computed from inner products, whose rounding errors
+    grow with the norms; small ones from the differences, so that copies are at 0.
 
     Parameters
     ----------
@@ -119,9 +121,13 @@ def nearest_neighbours(features: np.ndarray, k: int) -> Neighbours:
         own = tf.stack([rows, rows + start], axis=1)
         nowhere = tf.fill(tf.shape(rows), tf.constant(-np.inf, tf.float32))
         near = tf.tensor_scatter_nd_update(near, own, nowhere)
-        chosen = tf.math.top_k(near, k).indices
-        found.append((chosen, tf.norm(tf.gather(points, chosen) - part[:, None], axis=2)))
-    indices, distances = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.argsort(distances, axis=1, kind="stable")
-    indices, distances = (np.take_along_axis(a, order, axis=1) for a in (indices, distances))
-    return Neighbours(indices.astype(np.int64), distances.astype(np.float64))
+        near, chosen = tf.math.top_k(near, k)
+        norms = squares[start : start + size, None]
+        small = tf.where(norms - near < CANCELLED * norms)
+        apart = tf.gather(part, small[:, 0]) - tf.gather(points, tf.gather_nd(chosen, small))
+        exact = tf.reduce_sum(tf.square(apart), axis=1)
+        found.append((chosen, tf.tensor_scatter_nd_update(norms - near, small, exact)))
+    indices, squared = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(squared, axis=1, kind="stable")
+    indices, squared = (np.take_along_axis(a, order, axis=1) for a in (indices, squared))
+    return Neighbours(indices.astype(np.int64), np.sqrt(squared.astype(np.float64)))
