@@ -95,8 +95,8 @@ class Neighbours:
 def nearest_neighbours(features: np.ndarray, k: int) -> Neighbours:
     """Return the k nearest other examples of each.
 
-    Distances are Euclidean, in float32. They are computed from inner products, whose rounding errors
-    grow with the norms; small ones from the differences, so that copies are at 0.
+    Distances are Euclidean, in float32. They are computed from inner products, whose rounding
+    errors grow with the norms; small ones from the differences, so that copies are at 0.
 
     Parameters
     ----------
