@@ -19,7 +19,7 @@ from ..utils.formatting import format_number
 from ..utils.html import Html, html_table
 from ..utils.records import Arrays, RecordKind, Settings
 
-ISSUES = RecordKind("table of label issues", "Find them again with `find_label_issues`.")
+ISSUES = RecordKind("table of label issues", "Find them again with `find_label_issues`.", 2)
 
 _SHOWN = 10
 _SIGNAL = "signal_"
@@ -33,7 +33,11 @@ _COLUMNS = {
     "suggested_probability": "suggested_probability",
     "suspicion": "suspicion",
     "is_issue": "is_issue",
+    "outlier_score": "outlier_score",
+    "duplicate_of": "duplicate_of",
 }
+# Of these, a table of values has none.
+_PROBABILITIES = ("given_probability", "suggested_probability")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +49,26 @@ class LabelIssues:
     ids
         int64 or texts, shape ``(n,)``, all different.
     labels
-        Given classes, int64, shape ``(n,)``.
+        Given classes, int64, or values, float64, shape ``(n,)``.
     suggested
-        The most probable class of each example, int64, shape ``(n,)``; where the label is not
-        disputed, the label.
+        The most probable class of each example, shape ``(n,)``; where the label is not disputed,
+        the label. Of values, what a model says that has not seen the label.
     given_probability, suggested_probability
-        Of the two, by a model that has not seen the label, shape ``(n,)``.
+        Of the two classes, by a model that has not seen the label, shape ``(n,)``; None for values.
     suspicion
         The mean of the ranks that the signals give, from 0 to 1, shape ``(n,)``; larger is more
         suspicious.
     is_issue
         Which labels are taken to be wrong, bool, shape ``(n,)``: the ``estimated_number`` most
         suspicious ones.
+    outlier_score
+        From 0 to 1, shape ``(n,)``; larger is more unlike all other examples, whatever the label.
+    duplicate_of
+        The id of the nearest near-duplicate that has another label, else None, shape ``(n,)``,
+        objects.
+    neighbours
+        The ids of the nearest examples, the nearest first, shape ``(n, 5)``; fewer where there are
+        no more.
     signals
         Each signal by its name, shape ``(n,)``; larger is more suspicious.
     class_names
@@ -75,10 +87,13 @@ class LabelIssues:
     ids: np.ndarray
     labels: np.ndarray
     suggested: np.ndarray
-    given_probability: np.ndarray
-    suggested_probability: np.ndarray
+    given_probability: np.ndarray | None
+    suggested_probability: np.ndarray | None
     suspicion: np.ndarray
     is_issue: np.ndarray
+    outlier_score: np.ndarray
+    duplicate_of: np.ndarray
+    neighbours: np.ndarray
     signals: Mapping[str, np.ndarray]
     class_names: tuple[str, ...] | None
     estimated_number: int
@@ -86,7 +101,7 @@ class LabelIssues:
 
     def __post_init__(self) -> None:
         """Check that the columns are of one length, and that every class has a name."""
-        check_columns(self._numbers())
+        check_columns(self._numbers() | {"neighbours": np.zeros(len(self.neighbours))})
         if self.class_names is not None:
             check_class_names(self.class_names, self.labels, self.suggested)
 
@@ -104,14 +119,19 @@ class LabelIssues:
 
     def _repr_html_(self) -> Html:
         """Show the most suspicious labels in a notebook."""
-        heads = ("id", "label", "suggested", "of the label", "of the suggested", "suspicion")
+        shares = {
+            "of the label": self.given_probability,
+            "of the suggested": self.suggested_probability,
+            "suspicion": self.suspicion,
+        }
+        known = {head: column for head, column in shares.items() if column is not None}
         shown = self.order[:_SHOWN]
         rows = [
             (
                 self.ids[i],
                 self.label_text(self.labels[i]),
                 self.label_text(self.suggested[i]),
-                *(format_number(float(column[i]), True) for column in self._shares()),
+                *(format_number(float(column[i]), True) for column in known.values()),
             )
             for i in shown
         ]
@@ -120,7 +140,7 @@ class LabelIssues:
             f"About {format_number(self.estimated_number)} of {len(self):,} labels are wrong "
             f"({low} to {high}); the {len(shown)} most suspicious"
         )
-        return html_table(heads, rows, title)
+        return html_table(("id", "label", "suggested", *known), rows, title)
 
     @property
     def order(self) -> np.ndarray:
@@ -129,12 +149,15 @@ class LabelIssues:
 
     def label_text(self, label: Any) -> str:
         """Return the name of a class where there is one, or else the number."""
+        if self.labels.dtype.kind == "f":
+            return format_number(float(label))
         return str(int(label)) if self.class_names is None else str(self.class_names[int(label)])
 
     def merge(self, other: LabelIssues) -> LabelIssues:
         """Join the tables of two shards, ordered by id, so that merges commute.
 
-        Suspicions stay ranks within their shard, and the estimates are added up.
+        Suspicions stay ranks within their shard, whose examples alone are neighbours, and the
+        estimates are added up.
 
         Raises
         ------
@@ -156,8 +179,9 @@ class LabelIssues:
                 f"{theirs[0]} of {theirs[1]} beside {mine[0]} of {mine[1]}."
             )
             raise ValueError(message)
-        theirs_by_name = other._numbers()
-        joined = {n: np.concatenate([c, theirs_by_name[n]]) for n, c in self._numbers().items()}
+        width = min(self.neighbours.shape[1], other.neighbours.shape[1])
+        theirs_by_name = other._kept(width)
+        joined = {n: np.concatenate([c, theirs_by_name[n]]) for n, c in self._kept(width).items()}
         order = np.argsort(joined["id"], kind="stable")
         return self._of_columns(
             {name: column[order] for name, column in joined.items()},
@@ -170,8 +194,9 @@ class LabelIssues:
         """Return a data frame with a row for each example.
 
         Its columns are id, label, suggested, given_probability, suggested_probability, suspicion,
-        is_issue, and ``signal_`` with the name of each signal. Where the classes have names,
-        label_name and suggested_name stand beside the numbers.
+        is_issue, outlier_score, duplicate_of, and ``signal_`` with the name of each signal. Where
+        the classes have names, label_name and suggested_name stand beside the numbers; values have
+        no probabilities.
 
         Raises
         ------
@@ -195,7 +220,7 @@ class LabelIssues:
             "estimated_number": self.estimated_number,
             "interval": self.interval,
         }
-        return ISSUES.write(npz_path(path), settings, self._numbers())
+        return ISSUES.write(npz_path(path), settings, self._kept())
 
     @classmethod
     def load(cls, path: str | Path) -> LabelIssues:
@@ -225,22 +250,34 @@ class LabelIssues:
             if name.startswith(_SIGNAL)
         }
         low, high = interval
-        plain = {attribute: columns[name] for name, attribute in _COLUMNS.items()}
+        needed = [name for name in _COLUMNS if name in columns or name not in _PROBABILITIES]
+        plain: dict[str, Any] = dict.fromkeys(_PROBABILITIES)
+        plain |= {_COLUMNS[name]: columns[name] for name in needed}
+        copied = columns["duplicate_of"].astype(object)
+        copied[copied == columns["id"]] = None
         return cls(
-            **plain,
+            **plain | {"duplicate_of": copied},
+            neighbours=columns["neighbours"],
             signals=signals,
             class_names=names,
             estimated_number=number,
             interval=(low, high),
         )
 
-    def _shares(self) -> tuple[np.ndarray, ...]:
-        return self.given_probability, self.suggested_probability, self.suspicion
-
     def _numbers(self) -> dict[str, np.ndarray]:
         """Return the columns of `to_pandas`, the names of classes apart."""
         columns = {name: getattr(self, attribute) for name, attribute in _COLUMNS.items()}
-        return columns | {f"{_SIGNAL}{name}": part for name, part in self.signals.items()}
+        known = {name: column for name, column in columns.items() if column is not None}
+        return known | {f"{_SIGNAL}{name}": part for name, part in self.signals.items()}
+
+    def _kept(self, width: int | None = None) -> dict[str, np.ndarray]:
+        """Return all that is kept in files, where one's own id stands for no duplicate."""
+        missing = self.duplicate_of == np.array(None)
+        copied = np.where(missing, self.ids.astype(object), self.duplicate_of)
+        return self._numbers() | {
+            "duplicate_of": copied.astype(self.ids.dtype.type),
+            "neighbours": self.neighbours[:, :width],
+        }
 
     def _columns(self) -> dict[str, np.ndarray]:
         return names_beside(self._numbers(), ("label", "suggested"), self.class_names)
