@@ -8,6 +8,16 @@ if TYPE_CHECKING:
     from ..utils.digests import run_digest
     from .decisions import Decisions
     from .decisions_applied import apply_decisions
+    from .exports import (
+        argilla_records,
+        cleanlab_columns,
+        label_studio_config,
+        label_studio_tasks,
+        read_argilla,
+        read_label_studio,
+        set_fiftyone_fields,
+        write_projector,
+    )
     from .held_out import CrossFit
     from .issues import LabelIssues
     from .refits import cross_fit
@@ -19,9 +29,17 @@ __all__ = [
     "LabelIssues",
     "LabelSuspicion",
     "apply_decisions",
+    "argilla_records",
+    "cleanlab_columns",
     "cross_fit",
     "find_label_issues",
+    "label_studio_config",
+    "label_studio_tasks",
+    "read_argilla",
+    "read_label_studio",
     "run_digest",
+    "set_fiftyone_fields",
+    "write_projector",
 ]
 
 __getattr__ = on_demand(
@@ -31,7 +49,15 @@ __getattr__ = on_demand(
     LabelIssues=".issues",
     LabelSuspicion=".suspicion",
     apply_decisions=".decisions_applied",
+    argilla_records=".exports",
+    cleanlab_columns=".exports",
     cross_fit=".refits",
     find_label_issues=".suspicion",
+    label_studio_config=".exports",
+    label_studio_tasks=".exports",
+    read_argilla=".exports",
+    read_label_studio=".exports",
     run_digest="..utils.digests",
+    set_fiftyone_fields=".exports",
+    write_projector=".exports",
 )

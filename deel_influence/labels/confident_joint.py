@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 SUREST, UNANIMOUS = 0.1, 0.3
-"""Shares of each class that count as anchor points, by the head and by the neighbours."""
+"""Shares of each class that count as anchor points, by models and by the neighbours."""
+
+OWN_MISTAKES = 0.5
+"""Share of the disagreements where models are surest of all that may be their own mistakes."""
 
 SPREAD = 1.96
 """Standard deviations that the ends of the interval are moved out by."""
@@ -22,9 +25,9 @@ class WrongLabelEstimate:
     Attributes
     ----------
     number
-        The middle one of three estimates.
+        The estimate.
     interval
-        From the lowest to the highest of them, each with its sampling error.
+        From a low to a high estimate, each with its sampling error.
     """
 
     number: int
@@ -32,14 +35,19 @@ class WrongLabelEstimate:
 
 
 def estimate_wrong_labels(
-    head: np.ndarray, neighbours: np.ndarray, held_out: np.ndarray, labels: np.ndarray
+    head: np.ndarray, neighbours: np.ndarray, held_out: np.ndarray | None, labels: np.ndarray
 ) -> WrongLabelEstimate:
     """Estimate how many labels are wrong.
 
-    Three estimates are made: the share of other labels where the head is surest of a class, the
-    same where most neighbours have it, and the part of the confident joint beside its diagonal. No
-    data tell hard examples from wrong labels for certain: the first takes none of the hard ones
-    for wrong, and the last many.
+    With models that were not trained on the example, it is halfway between the share of other
+    labels at the surest tenth of each class, among which are mistakes of the models, and that at
+    the surest tenth of all, which are easy for people too. The interval goes from half the share
+    at the surest twentieth of all to the share at the surest fifth of each class.
+
+    Without them, features have learnt wrong labels too, and the middle one is taken of three
+    estimates: the share of other labels where the head is surest of a class and where most
+    neighbours have it, which take no hard example for a wrong label, and the part of the confident
+    joint beside its diagonal, which takes many.
 
     Parameters
     ----------
@@ -48,19 +56,25 @@ def estimate_wrong_labels(
     neighbours
         Shares of each class among the neighbours, shape ``(n, c)``.
     held_out
-        Probabilities by a model that has not seen the example, shape ``(n, c)``.
+        Probabilities by models that have not been trained on the example, averaged over the
+        epochs, shape ``(n, c)``; None where there are none.
     labels
         Given classes, int64, shape ``(n,)``.
     """
     n = len(labels)
-    joint = 1 - np.trace(confident_joint(held_out, labels)) / n
-    found = sorted(
-        [_anchored(head, labels, SUREST), _anchored(neighbours, labels, UNANIMOUS), (joint, n)]
-    )
-    low, high = found[0], found[-1]
+    if held_out is None:
+        joint = 1 - np.trace(confident_joint(head, labels)) / n
+        surest = _anchored(head, labels, SUREST), _anchored(neighbours, labels, UNANIMOUS)
+        low, (share, _), high = sorted([*surest, (joint, n)])
+    else:
+        each, of_all = _anchored(held_out, labels, SUREST), _surest(held_out, labels, SUREST)
+        share = (each[0] + of_all[0]) / 2
+        easiest, seen = _surest(held_out, labels, SUREST / 2)
+        low = min((OWN_MISTAKES * easiest, seen), of_all)
+        high = max(_anchored(held_out, labels, 2 * SUREST), each)
     ends = low[0] - SPREAD * _deviation(*low), high[0] + SPREAD * _deviation(*high)
     interval = int(max(np.floor(n * ends[0]), 0)), int(min(np.ceil(n * ends[1]), n))
-    return WrongLabelEstimate(round(n * found[1][0]), interval)
+    return WrongLabelEstimate(round(n * share), interval)
 
 
 def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -124,6 +138,13 @@ def _anchored(probabilities: np.ndarray, labels: np.ndarray, part: float) -> tup
         share += counts[label] / len(labels) * float(np.mean(labels[surest] != label))
         seen += number
     return share, seen
+
+
+def _surest(probabilities: np.ndarray, labels: np.ndarray, part: float) -> tuple[float, int]:
+    """Return the same for the examples that are most probably of any class."""
+    number = int(np.ceil(part * len(labels)))
+    surest = np.argsort(-probabilities.max(axis=1), kind="stable")[:number]
+    return float(np.mean(probabilities[surest].argmax(axis=1) != labels[surest])), number
 
 
 def _deviation(share: float, number: int) -> float:

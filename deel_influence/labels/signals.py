@@ -128,7 +128,7 @@ class Sources:
     def estimate(self) -> WrongLabelEstimate:
         """Return how many labels are wrong, by all that there is."""
         head, refits = np.exp(self.log_probabilities), self._cross_fit
-        held_out = head if refits is None else refits.held_out
+        held_out = None if refits is None else refits.held_out
         return estimate_wrong_labels(head, self.neighbours, held_out, self.evidence.labels)
 
     def recorded(self, name: str) -> np.ndarray:

@@ -11,28 +11,7 @@ import pytest
 
 from deel_influence.errors import DataSourceError, LabelError
 from deel_influence.labels import LabelIssues
-
-HOSTILE = ("=1+1", "<script>alert(1)</script>", "\x1b[2Jcat")
-
-
-def issues(ids=(4, 2, 9), names=("cat", "dog", "cow"), suspicion=(0.1, 0.9, 0.5)) -> LabelIssues:
-    n = len(ids)
-    return LabelIssues(
-        ids=np.array(ids),
-        labels=np.arange(n) % 3,
-        suggested=(np.arange(n) + 1) % 3,
-        given_probability=np.linspace(0.1, 0.3, n),
-        suggested_probability=np.linspace(0.6, 0.8, n),
-        suspicion=np.array(suspicion),
-        is_issue=np.array(suspicion) > 0.6,
-        outlier_score=np.linspace(0.2, 0.9, n),
-        duplicate_of=np.array([None, ids[2], ids[1]], object),
-        neighbours=np.array([[ids[1], ids[2]], [ids[2], ids[0]], [ids[1], ids[0]]]),
-        signals={"head": np.arange(n) * 2.0, "neighbours": np.arange(n) / 3},
-        class_names=names,
-        estimated_number=1,
-        interval=(0, 2),
-    )
+from tests.labels.problems import HOSTILE, issues
 
 
 def same(one: LabelIssues, other: LabelIssues) -> None:
