@@ -27,7 +27,7 @@ def demo(
         float, typer.Option("--fraction", help="Share of the labels to flip.")
     ] = 0.1,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the data in training.")] = 30,
-    method: MethodOption = Method.influence,
+    method: MethodOption = None,
     ihvp: OptionalIhvpOption = None,
     damping: DampingOption = None,
     samples: SamplesOption = None,
@@ -43,6 +43,9 @@ def demo(
     which labels it flipped, it also says how many of them were found.
     """
     set_up_logging(verbose)
+    if method is None:
+        belongs = any(option is not None for option in (ihvp, damping, samples))
+        method = Method.influence if belongs else Method.label_issues
     metric = choose_metric(method, ihvp, damping, samples)
     settings = TriageSettings(metric, top, out, seed, verbose, method)
     check_at_least_one("--epochs", epochs)

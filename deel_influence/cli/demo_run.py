@@ -46,12 +46,12 @@ def run_demo(digits: NoisyDigits, epochs: int, settings: TriageSettings, console
         source = load_source(str(data_path))
         model = watch(network, weights=None, loss=None)
         calculator, strategy = make_calculator(model, source, settings, recorders)
-        scores = score_source(model, source, calculator, settings)
-    evidence = gather_evidence(scores, digits.flipped, settings.method.value)
+        found = score_source(model, source, calculator, settings)
+    evidence = gather_evidence(found.triage, digits.flipped, settings.method.value)
     publish(
-        scores,
+        found,
         source,
-        describe_run(scores, calculator.model, source, strategy, settings),
+        describe_run(found.triage, calculator.model, source, strategy, settings),
         settings,
         console,
         extra_tables=[evidence_table(evidence, digits.flipped)],

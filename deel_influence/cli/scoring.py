@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,18 @@ from rich.text import Text
 
 import deel_influence
 
+from ..baselines.loss import LossScore
 from ..calculators.self_influence import SelfInfluenceCalculator
 from ..datasets.source import DataSource
 from ..ihvp.base import InverseHessianVectorProduct
+from ..influence.first_order import FirstOrderInfluenceCalculator
+from ..labels.issues import LabelIssues
+from ..labels.suspicion import LabelSuspicion
 from ..model.class_scores import ClassReader
 from ..model.influence_model import BaseInfluenceModel, InfluenceModel
 from ..report.contents import Curve, Table
 from ..report.page import write_report
+from ..report.suspicion import ranked_by
 from ..report.triage import Triage, run_triage
 from .errors import convergence_in_one_line, one_line
 from .loading import named_read_errors
@@ -32,6 +38,25 @@ from .tables import rich_table, suspects_table
 from .traits import TRAITS
 
 _LIBRARIES = (deel_influence, tf, keras, np)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was found in a training set.
+
+    Attributes
+    ----------
+    triage
+        The scores.
+    issues
+        The label issues, by which it is ordered; None for other methods.
+    explainer
+        Tells which examples support and oppose a label; None for other methods.
+    """
+
+    triage: Triage
+    issues: LabelIssues | None = None
+    explainer: FirstOrderInfluenceCalculator | None = None
 
 
 def make_calculator(
@@ -71,7 +96,7 @@ def score_source(
     source: DataSource,
     calculator: SelfInfluenceCalculator,
     settings: TriageSettings,
-) -> Triage:
+) -> Findings:
     """Score all examples of ``source``, under a progress bar.
 
     Parameters
@@ -90,8 +115,15 @@ def score_source(
     CommandError, DataSourceError
         If the data do not fit the model, or cannot be read to their end.
     """
+    dataset, verbose = source.dataset, settings.progress
     with named_read_errors(source), convergence_in_one_line(_remedy(settings)):
-        return run_triage(model, calculator, source.dataset, verbose=settings.progress)
+        if not isinstance(calculator, LabelSuspicion):
+            return Findings(run_triage(model, calculator, dataset, verbose=verbose))
+        issues = calculator.find_issues(dataset, verbose=verbose)
+        read = run_triage(model, LossScore(model), dataset, verbose=verbose)
+        triage = ranked_by(read, issues)
+        explainer = FirstOrderInfluenceCalculator(model, dataset, "auto")
+        return Findings(triage, issues, explainer)
 
 
 def describe_run(
@@ -125,7 +157,7 @@ def describe_run(
 
 
 def publish(
-    triage: Triage,
+    found: Findings,
     source: DataSource,
     summary: Mapping[str, Mapping[str, str]],
     settings: TriageSettings,
@@ -137,8 +169,8 @@ def publish(
 
     Parameters
     ----------
-    triage
-        The scores.
+    found
+        The scores, and what goes with them.
     source
         What they were computed from.
     summary
@@ -150,9 +182,13 @@ def publish(
     extra_tables, curves
         What else to print and to show on the page.
     """
+    triage, issues = found.triage, found.issues
     scores_path = settings.out / "scores.parquet"
     triage.to_parquet(scores_path)
     triage.to_csv(scores_path.with_suffix(".csv"))
+    if issues is not None:
+        issues.to_parquet(settings.out / "issues.parquet")
+        issues.to_csv(settings.out / "issues.csv")
     page = write_report(
         settings.out / "report",
         triage,
@@ -163,10 +199,18 @@ def publish(
         extra_tables=extra_tables,
         curves=curves,
         display=source.file_names,
+        issues=issues,
+        calculator=found.explainer,
     )
     console.print(suspects_table(triage, settings.top))
     for table in extra_tables:
         console.print(rich_table(table))
+    if issues is not None:
+        low, high = issues.interval
+        console.print(
+            f"About {issues.estimated_number:,} labels are wrong by estimate, {low:,} to {high:,}: "
+            "begin with so many of the list."
+        )
     if triage.doubt is not None:
         console.print(Text(triage.doubt))
     method = summary["Method"]
