@@ -19,7 +19,7 @@ from ..utils.formatting import format_number
 from ..utils.html import Html, html_table
 from ..utils.records import Arrays, RecordKind, Settings
 
-ISSUES = RecordKind("table of label issues", "Find them again with `find_label_issues`.")
+ISSUES = RecordKind("table of label issues", "Find them again with `find_label_issues`.", 2)
 
 _SHOWN = 10
 _SIGNAL = "signal_"
@@ -33,6 +33,8 @@ _COLUMNS = {
     "suggested_probability": "suggested_probability",
     "suspicion": "suspicion",
     "is_issue": "is_issue",
+    "outlier_score": "outlier_score",
+    "duplicate_of": "duplicate_of",
 }
 
 
@@ -57,6 +59,14 @@ class LabelIssues:
     is_issue
         Which labels are taken to be wrong, bool, shape ``(n,)``: the ``estimated_number`` most
         suspicious ones.
+    outlier_score
+        From 0 to 1, shape ``(n,)``; larger is more unlike all other examples, whatever the label.
+    duplicate_of
+        The id of the nearest near-duplicate that has another label, else None, shape ``(n,)``,
+        objects.
+    neighbours
+        The ids of the nearest examples, the nearest first, shape ``(n, 5)``; fewer where there are
+        no more.
     signals
         Each signal by its name, shape ``(n,)``; larger is more suspicious.
     class_names
@@ -79,6 +89,9 @@ class LabelIssues:
     suggested_probability: np.ndarray
     suspicion: np.ndarray
     is_issue: np.ndarray
+    outlier_score: np.ndarray
+    duplicate_of: np.ndarray
+    neighbours: np.ndarray
     signals: Mapping[str, np.ndarray]
     class_names: tuple[str, ...] | None
     estimated_number: int
@@ -86,7 +99,7 @@ class LabelIssues:
 
     def __post_init__(self) -> None:
         """Check that the columns are of one length, and that every class has a name."""
-        check_columns(self._numbers())
+        check_columns(self._numbers() | {"neighbours": np.zeros(len(self.neighbours))})
         if self.class_names is not None:
             check_class_names(self.class_names, self.labels, self.suggested)
 
@@ -134,7 +147,8 @@ class LabelIssues:
     def merge(self, other: LabelIssues) -> LabelIssues:
         """Join the tables of two shards, ordered by id, so that merges commute.
 
-        Suspicions stay ranks within their shard, and the estimates are added up.
+        Suspicions stay ranks within their shard, whose examples alone are neighbours, and the
+        estimates are added up.
 
         Raises
         ------
@@ -156,8 +170,9 @@ class LabelIssues:
                 f"{theirs[0]} of {theirs[1]} beside {mine[0]} of {mine[1]}."
             )
             raise ValueError(message)
-        theirs_by_name = other._numbers()
-        joined = {n: np.concatenate([c, theirs_by_name[n]]) for n, c in self._numbers().items()}
+        width = min(self.neighbours.shape[1], other.neighbours.shape[1])
+        theirs_by_name = other._kept(width)
+        joined = {n: np.concatenate([c, theirs_by_name[n]]) for n, c in self._kept(width).items()}
         order = np.argsort(joined["id"], kind="stable")
         return self._of_columns(
             {name: column[order] for name, column in joined.items()},
@@ -170,8 +185,8 @@ class LabelIssues:
         """Return a data frame with a row for each example.
 
         Its columns are id, label, suggested, given_probability, suggested_probability, suspicion,
-        is_issue, and ``signal_`` with the name of each signal. Where the classes have names,
-        label_name and suggested_name stand beside the numbers.
+        is_issue, outlier_score, duplicate_of, and ``signal_`` with the name of each signal. Where
+        the classes have names, label_name and suggested_name stand beside the numbers.
 
         Raises
         ------
@@ -195,7 +210,7 @@ class LabelIssues:
             "estimated_number": self.estimated_number,
             "interval": self.interval,
         }
-        return ISSUES.write(npz_path(path), settings, self._numbers())
+        return ISSUES.write(npz_path(path), settings, self._kept())
 
     @classmethod
     def load(cls, path: str | Path) -> LabelIssues:
@@ -226,8 +241,11 @@ class LabelIssues:
         }
         low, high = interval
         plain = {attribute: columns[name] for name, attribute in _COLUMNS.items()}
+        copied = plain["duplicate_of"].astype(object)
+        copied[copied == plain["ids"]] = None
         return cls(
-            **plain,
+            **plain | {"duplicate_of": copied},
+            neighbours=columns["neighbours"],
             signals=signals,
             class_names=names,
             estimated_number=number,
@@ -241,6 +259,15 @@ class LabelIssues:
         """Return the columns of `to_pandas`, the names of classes apart."""
         columns = {name: getattr(self, attribute) for name, attribute in _COLUMNS.items()}
         return columns | {f"{_SIGNAL}{name}": part for name, part in self.signals.items()}
+
+    def _kept(self, width: int | None = None) -> dict[str, np.ndarray]:
+        """Return all that is kept in files, where one's own id stands for no duplicate."""
+        missing = self.duplicate_of == np.array(None)
+        copied = np.where(missing, self.ids.astype(object), self.duplicate_of)
+        return self._numbers() | {
+            "duplicate_of": copied.astype(self.ids.dtype.type),
+            "neighbours": self.neighbours[:, :width],
+        }
 
     def _columns(self) -> dict[str, np.ndarray]:
         return names_beside(self._numbers(), ("label", "suggested"), self.class_names)

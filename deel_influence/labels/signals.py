@@ -11,9 +11,12 @@ import numpy as np
 from ..training_dynamics.record import RecordedDynamics
 from .confident_joint import WrongLabelEstimate, calibrated, estimate_wrong_labels
 from .head import held_out_head, standardised, stratified_folds
-from .neighbours import neighbour_shares
+from .neighbours import Neighbours, nearest_neighbours
 from .reading import Evidence, losses_of, margins_of, ranked
 from .refits import CrossFit
+
+SHOWN_NEIGHBOURS = 5
+"""So many neighbours of an example are kept for those who ask why it is suspicious."""
 
 
 class Sources:
@@ -66,11 +69,26 @@ class Sources:
         return calibrated(self.head, self.evidence.labels)
 
     @cached_property
+    def _nearest(self) -> Neighbours:
+        return nearest_neighbours(self._features, max(self._k, SHOWN_NEIGHBOURS))
+
+    @property
+    def _k(self) -> int:
+        return self._num_neighbours or max(round(float(np.sqrt(len(self.evidence.ids)))), 1)
+
+    @cached_property
     def neighbours(self) -> np.ndarray:
         """The share of each class among the nearest neighbours, ``(n, c)``."""
-        labels = self.evidence.labels
-        k = self._num_neighbours or max(round(float(np.sqrt(len(labels)))), 1)
-        return neighbour_shares(self._features, labels, self.evidence.num_classes, k)
+        return self._nearest.first(self._k).shares(self.evidence.labels, self.evidence.num_classes)
+
+    def around(self) -> dict[str, np.ndarray]:
+        """Return the columns of `LabelIssues` that tell of the neighbours."""
+        ids, copies = self.evidence.ids, self._nearest.disputing_copies(self.evidence.labels)
+        return {
+            "outlier_score": self._nearest.first(self._k).outlier_scores(),
+            "duplicate_of": np.where(copies < 0, None, ids[copies].astype(object)),
+            "neighbours": ids[self._nearest.first(SHOWN_NEIGHBOURS).indices],
+        }
 
     def estimate(self) -> WrongLabelEstimate:
         """Return how many labels are wrong, by all that there is."""

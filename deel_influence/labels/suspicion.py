@@ -141,6 +141,7 @@ class LabelSuspicion(SelfInfluenceCalculator):
             suggested_probability=np.exp(found[rows, suggested]),
             suspicion=suspicion,
             is_issue=is_issue,
+            **sources.around(),
             signals=signals,
             class_names=names_of(train_set).class_names,
             estimated_number=estimate.number,

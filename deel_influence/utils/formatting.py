@@ -75,7 +75,9 @@ def written_column(values: np.ndarray, write: Callable[[Any], str] = printable) 
     """Return a column of a table, shape ``(n,)``, with its texts as ``write`` writes them."""
     if values.dtype.kind not in "OU":
         return values
-    return np.array([write(value) for value in values.tolist()], dtype=np.str_)
+    written = [write(value) if isinstance(value, str) else value for value in values.tolist()]
+    # As objects where some are missing or numbers.
+    return np.array(written, np.str_ if all(isinstance(v, str) for v in written) else object)
 
 
 def _without_zeros(text: str) -> str:

@@ -25,6 +25,9 @@ def issues(ids=(4, 2, 9), names=("cat", "dog", "cow"), suspicion=(0.1, 0.9, 0.5)
         suggested_probability=np.linspace(0.6, 0.8, n),
         suspicion=np.array(suspicion),
         is_issue=np.array(suspicion) > 0.6,
+        outlier_score=np.linspace(0.2, 0.9, n),
+        duplicate_of=np.array([None, ids[2], ids[1]], object),
+        neighbours=np.array([[ids[1], ids[2]], [ids[2], ids[0]], [ids[1], ids[0]]]),
         signals={"head": np.arange(n) * 2.0, "neighbours": np.arange(n) / 3},
         class_names=names,
         estimated_number=1,
@@ -34,6 +37,7 @@ def issues(ids=(4, 2, 9), names=("cat", "dog", "cow"), suspicion=(0.1, 0.9, 0.5)
 
 def same(one: LabelIssues, other: LabelIssues) -> None:
     pd.testing.assert_frame_equal(one.to_pandas(), other.to_pandas())
+    np.testing.assert_array_equal(one.neighbours, other.neighbours)
     assert (one.estimated_number, one.interval) == (other.estimated_number, other.interval)
     assert one.class_names == other.class_names
 
@@ -49,7 +53,8 @@ def test_its_columns_are_those_that_are_promised(tmp_path):
     table = issues()
     expected = [
         *("id", "label", "label_name", "suggested", "suggested_name", "given_probability"),
-        *("suggested_probability", "suspicion", "is_issue", "signal_head", "signal_neighbours"),
+        *("suggested_probability", "suspicion", "is_issue", "outlier_score", "duplicate_of"),
+        *("signal_head", "signal_neighbours"),
     ]
     assert list(table.to_pandas().columns) == expected
     table.to_csv(tmp_path / "issues.csv")
@@ -59,6 +64,26 @@ def test_its_columns_are_those_that_are_promised(tmp_path):
     assert list(read.columns) == expected
     assert read["label_name"].tolist() == ["cat", "dog", "cow"]
     assert read["is_issue"].tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(("ids", "cells"), [((4, 2, 9), ",9,2"), (("b", "=a", "c"), ",c,'=a")])
+def test_duplicates_are_ids_or_missing_everywhere(ids, cells, tmp_path):
+    table = issues(ids)
+    expected = [None, ids[2], ids[1]]
+    column = table.to_pandas()["duplicate_of"]
+    assert column.isna().tolist() == [True, False, False]
+    assert column[1:].tolist() == expected[1:]
+    table.to_csv(tmp_path / "issues.csv")
+    written = pd.read_csv(tmp_path / "issues.csv", dtype=str, keep_default_na=False)
+    assert ",".join(written["duplicate_of"]) == cells
+    table.to_parquet(tmp_path / "issues.parquet")
+    assert pq.read_table(tmp_path / "issues.parquet")["duplicate_of"].to_pylist() == expected
+    none = replace(table, duplicate_of=np.full(3, None))
+    none.to_csv(tmp_path / "none.csv")
+    none.to_parquet(tmp_path / "none.parquet")
+    assert pd.read_csv(tmp_path / "none.csv")["duplicate_of"].isna().all()
+    assert pq.read_table(tmp_path / "none.parquet")["duplicate_of"].to_pylist() == [None] * 3
+    same(LabelIssues.load(none.save(tmp_path / "none")), none)
 
 
 def test_hostile_names_are_texts_everywhere(tmp_path):
@@ -85,6 +110,10 @@ def test_shards_merge_in_any_order():
     assert merged.ids.tolist() == [1, 2, 3, 4, 7, 9]
     assert merged.suspicion.tolist() == [0.8, 0.9, 0.7, 0.1, 0.2, 0.5]
     assert (merged.estimated_number, merged.interval) == (2, (0, 4))
+    assert merged.duplicate_of.tolist() == [None, 9, 7, None, 3, 2]
+    assert merged.neighbours[0].tolist() == [7, 3]
+    fewer = replace(other, neighbours=other.neighbours[:, :1])
+    assert one.merge(fewer).neighbours.ravel().tolist() == merged.neighbours[:, 0].tolist()
     same(other.merge(one), merged)
 
 
@@ -104,6 +133,8 @@ def test_columns_of_other_lengths_and_classes_without_a_name_are_refused():
         replace(issues(), suspicion=np.zeros(2))
     with pytest.raises(ValueError, match="signal_head"):
         replace(issues(), signals={"head": np.zeros(4)})
+    with pytest.raises(ValueError, match="neighbours"):
+        replace(issues(), neighbours=np.zeros((4, 2)))
     with pytest.raises(LabelError, match="name every label"):
         issues(names=("cat", "dog"))
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from scipy.stats import rankdata
+from sklearn.neighbors import NearestNeighbors
 
 from deel_influence.baselines import LossScore, MarginScore
 from deel_influence.datasets import DataSource
@@ -81,6 +82,24 @@ def test_wrong_labels_come_first_and_the_right_ones_are_suggested(refits):
     assert found.interval[0] <= p.wrong.sum() <= found.interval[1]
     assert found.is_issue.sum() == found.estimated_number
     assert found.suspicion[found.is_issue].min() >= found.suspicion[~found.is_issue].max()
+
+
+def test_the_neighbours_of_a_copy_with_another_label_tell_of_it():
+    p = problem()
+    x = np.concatenate([p.x, p.x[:1], [[50.0, -50.0]]]).astype("float32")
+    y = np.concatenate([p.y, [(p.y[0] + 1) % CLASSES, 0]])
+    names = [f"photo {i}" for i in range(N + 2)]
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(CLASSES)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    frame = pd.DataFrame(x, index=names)
+    found = find_label_issues(BaseInfluenceModel(model), (frame, y), num_neighbours=3, verbose=0)
+    assert found.neighbours.shape == (N + 2, 5)
+    assert (found.duplicate_of[0], found.neighbours[0, 0]) == (names[N], names[N])
+    assert (found.duplicate_of[N], found.neighbours[N, 0]) == (names[0], names[0])
+    assert found.outlier_score.argmax() == N + 1
+    scaled = (x - x.mean(axis=0)) / x.std(axis=0)
+    near = NearestNeighbors(n_neighbors=5).fit(scaled).kneighbors(return_distance=False)
+    np.testing.assert_array_equal(found.neighbours[20], np.array(names)[near[20]])
 
 
 @pytest.mark.parametrize("size", [7, 16, 90])
