@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from deel_influence.extras import require
 from deel_influence.utils.datasets import check_dataset
@@ -40,11 +41,8 @@ from .reasons import (
     mentioned,
 )
 from .samples import read_samples
-from .suspicion import number_of, suggesting
+from .suspicion import Issues, number_of, suggesting
 from .triage import Triage
-
-if TYPE_CHECKING:
-    from ..labels.issues import LabelIssues
 
 __all__ = ["Curve", "Table", "write_report"]
 
@@ -69,7 +67,7 @@ def write_report(
     extra_tables: Sequence[Table] = (),
     curves: Sequence[Curve] = (),
     display: Any = None,
-    issues: LabelIssues | None = None,
+    issues: Issues | None = None,
     calculator: BaseInfluenceCalculator | None = None,
 ) -> Path:
     """Write ``directory/index.html``: summary, distribution of scores, most suspicious examples.
@@ -137,18 +135,7 @@ def write_report(
         triage = replace(triage, class_names=tuple(class_names))
     if feature_names is None:
         feature_names = names_of(dataset).feature_names
-    doubt = triage.doubt
-    if issues is not None:
-        triage = suggesting(triage, issues)
-    positions = triage.most_suspicious(top)
-    pulling = find_pulling(calculator, dataset, positions)
-    reasons = find_reasons(triage, positions, issues, pulling)
-    pairs = contradicting_pairs(triage, issues)
-    named = mentioned(reasons, pairs[:MOST_PAIRS])
-    others = np.setdiff1d(named, positions)
-    samples = read_samples(dataset, positions, len(triage), display, feature_names, others)
-    shown = describe_inputs(samples, feature_names)
-    examples = describe_examples(triage, positions, shown, reasons)
+    seen = _described(triage, dataset, top, issues, calculator, display, feature_names)
     script = _read_template("page.js") + _read_template("decisions.js")
     html = _environment(jinja2).from_string(_read_template("page.html"))
     path = Path(directory) / "index.html"
@@ -158,22 +145,11 @@ def write_report(
         script_hash=_content_hash(script),
         style_hash=_content_hash(_read_template("page.css")),
         summary=_cards({} if summary is None else summary),
-        doubt=doubt,
-        issues=issues,
-        noun="predicted" if issues is None else "suggested",
-        score="score" if issues is None else "suspicion",
-        pairs=pairs[:MOST_PAIRS],
-        num_pairs=len(pairs),
-        reasoned=REASONED,
-        glimpses=_glimpses(np.concatenate([positions, others]), shown, named),
-        figures=_key_figures(triage, positions, issues, len(pairs)),
-        **_histogram(triage, positions, issues),
+        doubt=triage.doubt,
+        **seen,
         plots=[draw_curve(curve) for curve in curves],
         tables=[_format_table(table) for table in extra_tables],
-        examples=examples,
-        **describe_labels(triage, positions),
         per_page=_PER_PAGE,
-        columns=_columns(examples),
         num_examples=len(triage),
         frame=FRAME,
         wave={"width": WAVE_WIDTH, "height": WAVE_HEIGHT},
@@ -183,7 +159,44 @@ def write_report(
     return path
 
 
-def _histogram(triage: Triage, positions: np.ndarray, issues: LabelIssues | None) -> dict[str, Any]:
+def _described(
+    triage: Triage,
+    dataset: tf.data.Dataset,
+    top: int,
+    issues: Issues | None,
+    calculator: BaseInfluenceCalculator | None,
+    display: Any,
+    feature_names: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Return what the page tells of the examples, by the names that its template has for it."""
+    if issues is not None:
+        triage = suggesting(triage, issues)
+    positions = triage.most_suspicious(top)
+    pulling = find_pulling(calculator, dataset, positions)
+    reasons = find_reasons(triage, positions, issues, pulling)
+    pairs = contradicting_pairs(triage, issues)
+    named = mentioned(reasons, pairs[:MOST_PAIRS])
+    places = np.concatenate([positions, np.setdiff1d(named, positions)])
+    samples = read_samples(dataset, places, len(triage), display, feature_names, len(positions))
+    shown = describe_inputs(samples, feature_names)
+    examples = describe_examples(triage, positions, shown, reasons)
+    return {
+        "examples": examples,
+        "columns": _columns(examples),
+        "issues": issues,
+        "noun": "predicted" if issues is None else "suggested",
+        "score": "score" if issues is None else "suspicion",
+        "pairs": pairs[:MOST_PAIRS],
+        "num_pairs": len(pairs),
+        "reasoned": REASONED,
+        "glimpses": _glimpses(places, shown, named),
+        "figures": _key_figures(triage, positions, issues, len(pairs)),
+        **_histogram(triage, positions, issues),
+        **describe_labels(triage, positions),
+    }
+
+
+def _histogram(triage: Triage, positions: np.ndarray, issues: Issues | None) -> dict[str, Any]:
     """Return the distribution of the scores, and what is said of the part that is marked."""
     if issues is not None and issues.estimated_number:
         marked = triage.most_suspicious(issues.estimated_number)
@@ -263,7 +276,7 @@ def _check_names(argument: str, names: Any) -> None:
 
 
 def _key_figures(
-    triage: Triage, positions: np.ndarray, issues: LabelIssues | None, num_pairs: int
+    triage: Triage, positions: np.ndarray, issues: Issues | None, num_pairs: int
 ) -> list[tuple[str, str, str]]:
     """Return the figures at the head of the page: value, name, remark."""
     count, shown = len(triage), len(positions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,10 +18,8 @@ from ..utils.formatting import format_share
 from ..utils.lazy import lazy_dataset
 from .inputs import Shown
 from .pictures import Picture, thumbnail
+from .suspicion import Issues
 from .triage import Triage
-
-if TYPE_CHECKING:
-    from ..labels.issues import LabelIssues
 
 REASONED = 100
 """So many examples, those of the first page, get reasons."""
@@ -113,7 +111,7 @@ class Others:
 def find_reasons(
     triage: Triage,
     positions: np.ndarray,
-    issues: LabelIssues | None,
+    issues: Issues | None,
     pulling: Pulling | None,
 ) -> list[Reasons | None]:
     """Return the reasons of the examples at positions ``(k,)``; None where there are none."""
@@ -175,13 +173,13 @@ def _examples_at(positions: np.ndarray, dataset: tf.data.Dataset) -> tf.data.Dat
     return lazy_dataset(lambda: iter(parts), relaxed_element_spec(dataset))
 
 
-def contradicting_pairs(triage: Triage, issues: LabelIssues | None) -> list[tuple[Other, Other]]:
+def contradicting_pairs(triage: Triage, issues: Issues | None) -> list[tuple[Other, Other]]:
     """Return near-duplicates with different labels, those with the most suspicious label first."""
     if issues is None:
         return []
     others = Others(triage)
     pairs: dict[frozenset[int], tuple[Other, Other]] = {}
-    has_twin = ~np.equal(issues.duplicate_of, None)
+    has_twin = np.array([name is not None for name in issues.duplicate_of])
     for position in issues.order[has_twin[issues.order]].tolist():
         label = triage.labels[position]
         for twin in others.named([issues.duplicate_of[position]], label):
@@ -207,7 +205,7 @@ def glimpse_of(shown: Shown) -> Glimpse:
     return Glimpse(thumbnail(shown.pictures[0]) if shown.pictures else None, short)
 
 
-def _signals(issues: LabelIssues | None, positions: np.ndarray) -> dict[str, list[str]]:
+def _signals(issues: Issues | None, positions: np.ndarray) -> dict[str, list[str]]:
     """Return for each signal which share of the examples is less suspicious than these."""
     if issues is None:
         return {}

@@ -54,8 +54,7 @@ class Samples:
     Attributes
     ----------
     inputs
-        One per position asked for, in that order, those of ``small`` last: an array without the
-        batch axis, or a nest.
+        One per position asked for, in that order: an array without the batch axis, or a nest.
     shown
         What of each to show in place of the input, as in `shown_of`; None where nobody says it.
     moments
@@ -74,7 +73,7 @@ def read_samples(
     count: int,
     display: Any = None,
     feature_names: Sequence[str] | None = None,
-    small: np.ndarray | None = None,
+    num_large: int | None = None,
 ) -> Samples:
     """Pick the inputs of some examples in one pass, which ends early where it can.
 
@@ -93,8 +92,8 @@ def read_samples(
         returns such for its examples.
     feature_names
         Names of features, with which any vectors of numbers are rows of a table.
-    small
-        Positions of others, whose pictures are wanted as thumbnails alone.
+    num_large
+        Of the others, which come after so many, pictures are wanted as thumbnails alone.
 
     Raises
     ------
@@ -102,8 +101,7 @@ def read_samples(
         If the dataset turns out to be another one, with fewer or more examples, or there is not
         one entry of ``display`` for each.
     """
-    large = set(positions.tolist())
-    positions = positions if small is None else np.concatenate([positions, small])
+    large = set(positions[:num_large].tolist())
     wanted = np.sort(positions)
     found: dict[int, Any] = {}
     shown: dict[int, Any] = {}

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from ..utils.formatting import format_number
 from .triage import Triage
 
-if TYPE_CHECKING:
-    from ..labels.issues import LabelIssues
+Issues = Any
+"""`deel_influence.labels.LabelIssues`, which builds on the modules here, so that they have no name
+for it."""
 
 
-def ranked_by(triage: Triage, issues: LabelIssues) -> Triage:
+def ranked_by(triage: Triage, issues: Issues) -> Triage:
     """Return a triage with the suspicions and the order of label issues of the same examples.
 
     Raises
     ------
+    TypeError
+        If they are no label issues.
     ValueError
         If they are of other examples.
     """
+    if not hasattr(issues, "estimated_number"):
+        message = (
+            "Argument `issues` must be what `find_label_issues` returns. Received: "
+            f"{type(issues).__name__}."
+        )
+        raise TypeError(message)
     if not np.array_equal(triage.ids, issues.ids) or not np.array_equal(
         triage.labels, issues.labels
     ):
@@ -35,7 +44,7 @@ def ranked_by(triage: Triage, issues: LabelIssues) -> Triage:
     return replace(triage, scores=issues.suspicion, ranks=ranks)
 
 
-def suggesting(triage: Triage, issues: LabelIssues) -> Triage:
+def suggesting(triage: Triage, issues: Issues) -> Triage:
     """Return a triage with the suggestions of label issues in the place of predictions."""
     return replace(
         ranked_by(triage, issues),
@@ -45,7 +54,7 @@ def suggesting(triage: Triage, issues: LabelIssues) -> Triage:
     )
 
 
-def number_of(issues: LabelIssues) -> tuple[str, str, str]:
+def number_of(issues: Issues) -> tuple[str, str, str]:
     """Return the estimated number of wrong labels as a figure of the page."""
     low, high = (format_number(end) for end in issues.interval)
     number = format_number(issues.estimated_number)

@@ -136,9 +136,9 @@ class Triage:
             return self._doubt_of_probabilities(fitted)
         return (
             f"Doubt this order: the model predicts {format_share(fitted)} of the labels that it "
-            f"was trained on, less than half the way from the {format_share(commonest)} that "
-            "naming the commonest class would give. Train it longer, unless so many of the labels "
-            "are wrong."
+            f"was trained on, where naming the commonest class would give "
+            f"{format_share(commonest)}; it should be half the way from there to all. Train it "
+            "longer, unless so many of the labels are wrong."
         )
 
     def _doubt_of_probabilities(self, fitted: float) -> str | None:
