@@ -20,8 +20,8 @@ from environment import write_json
 from label_networks import NUM_FOLDS, Problem
 
 from deel_influence.evaluation import average_precision
+from deel_influence.labels.held_out import EpochMeans, EpochSums
 from deel_influence.labels.reading import Evidence
-from deel_influence.labels.refits import EpochMeans
 from deel_influence.labels.signals import SIGNALS, Sources, mean_rank
 from deel_influence.training_dynamics import RecordedDynamics
 
@@ -60,10 +60,13 @@ def sources_of(problem: Problem, epochs: int) -> Sources:
     evidence = Evidence(ids, labels, log_probabilities, whole[f"feat{epochs}"], ids)
     names = tuple(whole["names"].tolist())
     record = RecordedDynamics(names, np.arange(epochs), ids, whole["dyn"][:epochs], epochs)
-    means = EpochMeans(labels, log_probabilities.shape[1], problem.folds, NUM_FOLDS)
+    num_classes = log_probabilities.shape[1]
+    means = EpochMeans(labels, problem.folds, NUM_FOLDS, num_classes)
     for fold in range(NUM_FOLDS):
+        sums = EpochSums(labels, num_classes, fold)
         for after in problem.trained(fold)["logp"][:epochs]:
-            means.add(fold, after.astype(np.float64))
+            sums.add(after.astype(np.float64))
+        means.add(sums)
     return Sources(evidence, record, means.finished(ids, epochs))
 
 

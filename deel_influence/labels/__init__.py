@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from ..utils.digests import run_digest
     from .decisions import Decisions
     from .decisions_applied import apply_decisions
+    from .held_out import CrossFit
     from .issues import LabelIssues
-    from .refits import CrossFit, cross_fit
+    from .refits import cross_fit
     from .suspicion import LabelSuspicion, find_label_issues
 
 __all__ = [
@@ -25,7 +26,7 @@ __all__ = [
 
 __getattr__ = on_demand(
     __name__,
-    CrossFit=".refits",
+    CrossFit=".held_out",
     Decisions=".decisions",
     LabelIssues=".issues",
     LabelSuspicion=".suspicion",

@@ -62,6 +62,11 @@ def standardised(features: np.ndarray) -> np.ndarray:
     return features / np.where(scale > 0, scale, 1.0)
 
 
+def with_ones(features: np.ndarray) -> np.ndarray:
+    """Return features ``(n, d)`` with a last entry of one, shape ``(n, d + 1)``."""
+    return np.concatenate([features, np.ones((len(features), 1))], axis=1)
+
+
 def held_out_head(
     features: np.ndarray,
     labels: np.ndarray,
@@ -91,7 +96,7 @@ def held_out_head(
     -------
     Logarithms of the probabilities, float64, shape ``(n, c)``.
     """
-    rows = np.concatenate([features, np.ones((len(features), 1))], axis=1)
+    rows = with_ones(features)
     result = np.empty((len(rows), num_classes))
     objective = None
     for fold in np.unique(folds):

@@ -36,6 +36,8 @@ _COLUMNS = {
     "outlier_score": "outlier_score",
     "duplicate_of": "duplicate_of",
 }
+# Of these, a table of values has none.
+_PROBABILITIES = ("given_probability", "suggested_probability")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +49,12 @@ class LabelIssues:
     ids
         int64 or texts, shape ``(n,)``, all different.
     labels
-        Given classes, int64, shape ``(n,)``.
+        Given classes, int64, or values, float64, shape ``(n,)``.
     suggested
-        The most probable class of each example, int64, shape ``(n,)``; where the label is not
-        disputed, the label.
+        The most probable class of each example, shape ``(n,)``; where the label is not disputed,
+        the label. Of values, what a model says that has not seen the label.
     given_probability, suggested_probability
-        Of the two, by a model that has not seen the label, shape ``(n,)``.
+        Of the two classes, by a model that has not seen the label, shape ``(n,)``; None for values.
     suspicion
         The mean of the ranks that the signals give, from 0 to 1, shape ``(n,)``; larger is more
         suspicious.
@@ -85,8 +87,8 @@ class LabelIssues:
     ids: np.ndarray
     labels: np.ndarray
     suggested: np.ndarray
-    given_probability: np.ndarray
-    suggested_probability: np.ndarray
+    given_probability: np.ndarray | None
+    suggested_probability: np.ndarray | None
     suspicion: np.ndarray
     is_issue: np.ndarray
     outlier_score: np.ndarray
@@ -117,14 +119,19 @@ class LabelIssues:
 
     def _repr_html_(self) -> Html:
         """Show the most suspicious labels in a notebook."""
-        heads = ("id", "label", "suggested", "of the label", "of the suggested", "suspicion")
+        shares = {
+            "of the label": self.given_probability,
+            "of the suggested": self.suggested_probability,
+            "suspicion": self.suspicion,
+        }
+        known = {head: column for head, column in shares.items() if column is not None}
         shown = self.order[:_SHOWN]
         rows = [
             (
                 self.ids[i],
                 self.label_text(self.labels[i]),
                 self.label_text(self.suggested[i]),
-                *(format_number(float(column[i]), True) for column in self._shares()),
+                *(format_number(float(column[i]), True) for column in known.values()),
             )
             for i in shown
         ]
@@ -133,7 +140,7 @@ class LabelIssues:
             f"About {format_number(self.estimated_number)} of {len(self):,} labels are wrong "
             f"({low} to {high}); the {len(shown)} most suspicious"
         )
-        return html_table(heads, rows, title)
+        return html_table(("id", "label", "suggested", *known), rows, title)
 
     @property
     def order(self) -> np.ndarray:
@@ -142,6 +149,8 @@ class LabelIssues:
 
     def label_text(self, label: Any) -> str:
         """Return the name of a class where there is one, or else the number."""
+        if self.labels.dtype.kind == "f":
+            return format_number(float(label))
         return str(int(label)) if self.class_names is None else str(self.class_names[int(label)])
 
     def merge(self, other: LabelIssues) -> LabelIssues:
@@ -186,7 +195,8 @@ class LabelIssues:
 
         Its columns are id, label, suggested, given_probability, suggested_probability, suspicion,
         is_issue, outlier_score, duplicate_of, and ``signal_`` with the name of each signal. Where
-        the classes have names, label_name and suggested_name stand beside the numbers.
+        the classes have names, label_name and suggested_name stand beside the numbers; values have
+        no probabilities.
 
         Raises
         ------
@@ -240,9 +250,11 @@ class LabelIssues:
             if name.startswith(_SIGNAL)
         }
         low, high = interval
-        plain = {attribute: columns[name] for name, attribute in _COLUMNS.items()}
-        copied = plain["duplicate_of"].astype(object)
-        copied[copied == plain["ids"]] = None
+        needed = [name for name in _COLUMNS if name in columns or name not in _PROBABILITIES]
+        plain: dict[str, Any] = dict.fromkeys(_PROBABILITIES)
+        plain |= {_COLUMNS[name]: columns[name] for name in needed}
+        copied = columns["duplicate_of"].astype(object)
+        copied[copied == columns["id"]] = None
         return cls(
             **plain | {"duplicate_of": copied},
             neighbours=columns["neighbours"],
@@ -252,13 +264,11 @@ class LabelIssues:
             interval=(low, high),
         )
 
-    def _shares(self) -> tuple[np.ndarray, ...]:
-        return self.given_probability, self.suggested_probability, self.suspicion
-
     def _numbers(self) -> dict[str, np.ndarray]:
         """Return the columns of `to_pandas`, the names of classes apart."""
         columns = {name: getattr(self, attribute) for name, attribute in _COLUMNS.items()}
-        return columns | {f"{_SIGNAL}{name}": part for name, part in self.signals.items()}
+        known = {name: column for name, column in columns.items() if column is not None}
+        return known | {f"{_SIGNAL}{name}": part for name, part in self.signals.items()}
 
     def _kept(self, width: int | None = None) -> dict[str, np.ndarray]:
         """Return all that is kept in files, where one's own id stands for no duplicate."""

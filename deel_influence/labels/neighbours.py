@@ -67,13 +67,15 @@ class Neighbours:
         means = self.distances.mean(axis=1)
         return -np.expm1(-means / max(float(np.median(means)), _LEAST_SCALE))
 
-    def disputing_copies(self, labels: np.ndarray) -> np.ndarray:
+    def disputing_copies(self, labels: np.ndarray, apart: float = 0.0) -> np.ndarray:
         """Return the nearest neighbour that is a near-duplicate with another label.
 
         Parameters
         ----------
         labels
-            Classes, int64, shape ``(n,)``.
+            Classes or values, shape ``(n,)``.
+        apart
+            By how much labels must differ, at least, to be others.
 
         Returns
         -------
@@ -82,7 +84,7 @@ class Neighbours:
         if not self.distances.size:
             return np.full(len(labels), -1)
         near = self.distances <= COPIES * np.median(self.distances[:, 0])
-        disputing = near & (labels[self.indices] != labels[:, None])
+        disputing = near & (np.abs(labels[self.indices] - labels[:, None]) > apart)
         nearest = self.indices[np.arange(len(labels)), disputing.argmax(axis=1)]
         return np.where(disputing.any(axis=1), nearest, -1)
 

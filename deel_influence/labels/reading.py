@@ -18,9 +18,9 @@ class Evidence:
     ids
         int64 or texts, shape ``(n,)``.
     labels
-        Given classes, int64, shape ``(n,)``.
+        Given classes, int64, or values, float64, shape ``(n,)``.
     log_probabilities
-        Of the model, float64, shape ``(n, c)``.
+        Of the model, float64, shape ``(n, c)``; for values without classes, shape ``(n, 0)``.
     features
         The inputs of its last layer, shape ``(n, d)``.
     keys
@@ -70,8 +70,8 @@ def check_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """
     if labels.dtype.kind == "f":
         message = (
-            "Labels must be classes for label issues to be found. Received: values of dtype "
-            f"{labels.dtype}. For regression rank the examples with `LossScore`."
+            "Labels must be classes for a cross-fit. Received: values of dtype "
+            f"{labels.dtype}. Regression is read by `find_label_issues` without one."
         )
         raise LabelError(message)
     if num_classes == 2:

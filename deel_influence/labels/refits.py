@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,115 +12,26 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..errors import NonFiniteError, UnsupportedModelError
+from ..errors import UnsupportedModelError
 from ..linalg.checks import check_count
 from ..model.class_scores import ClassReader
+from ..model.computations import describe
 from ..model.influence_model import BaseInfluenceModel
 from ..model.reading import default_process_batch
 from ..report.labels import read_labels
 from ..types import Data, IdFunction, Verbosity
 from ..utils.datasets import check_dataset, numbered_batches
+from ..utils.digests import array_digest, settings_digest
 from ..utils.example_ids import check_unique
-from ..utils.files import npz_path
 from ..utils.progress import progress_bar
-from ..utils.records import RecordKind
+from ..utils.records import Settings
 from ..utils.seeding import seeded
 from ..utils.takes_data import takes_data
 from .head import stratified_folds
-from .reading import check_classes, losses_of, margins_of
-
-CROSS_FIT = RecordKind("cross-fit", "Train again with `cross_fit`.")
+from .held_out import CrossFit, EpochMeans, EpochSums
+from .reading import check_classes
 
 PREDICTED_AT_ONCE = 512
-_ARRAYS = (
-    "ids",
-    "labels",
-    "folds",
-    "held_out",
-    "held_out_losses",
-    "in_sample",
-    "in_sample_margins",
-)
-
-
-@dataclass(frozen=True, eq=False)
-class CrossFit:
-    """What K models, each trained without one fold, said of n examples, averaged over the epochs.
-
-    Attributes
-    ----------
-    ids
-        int64 or texts, shape ``(n,)``.
-    labels
-        Given classes, int64, shape ``(n,)``.
-    folds
-        Which model has not seen the example, from 0, shape ``(n,)``.
-    held_out
-        Mean probabilities of that model, shape ``(n, c)``.
-    held_out_losses
-        The mean of its ``-log π_y``, shape ``(n,)``.
-    in_sample
-        Mean probabilities of the other models, shape ``(n, c)``.
-    in_sample_margins
-        The mean of their ``log π_y - max_{j≠y} log π_j``, shape ``(n,)``.
-    """
-
-    ids: np.ndarray
-    labels: np.ndarray
-    folds: np.ndarray
-    held_out: np.ndarray
-    held_out_losses: np.ndarray
-    in_sample: np.ndarray
-    in_sample_margins: np.ndarray
-
-    def __len__(self) -> int:
-        """Return n."""
-        return len(self.ids)
-
-    def __repr__(self) -> str:
-        """Tell how many examples and models there are."""
-        return f"<CrossFit of {len(self)} examples, {len(np.unique(self.folds))} models>"
-
-    def of(self, ids: np.ndarray, labels: np.ndarray) -> CrossFit:
-        """Return it for examples ``(m,)`` in their order.
-
-        Raises
-        ------
-        ValueError
-            If some have not been trained on, or have other labels.
-        """
-        if self.ids.dtype.kind == ids.dtype.kind:
-            order = np.argsort(self.ids, kind="stable")
-            places = np.searchsorted(self.ids[order], ids)
-            found = order[np.minimum(places, len(order) - 1)]
-            missing = self.ids[found] != ids
-        else:  # texts beside integers
-            found, missing = np.zeros(len(ids), np.int64), np.ones(len(ids), bool)
-        other = ~missing & (self.labels[found] != labels)
-        if missing.any() or other.any():
-            first = ids[missing | other][0].item()
-            message = (
-                "Argument `cross_fit` must be of the same examples and labels. Received: "
-                f"{int(missing.sum())} examples that it has not, and {int(other.sum())} with "
-                f"another label, such as id {first!r}. Train again with `cross_fit` on these data."
-            )
-            raise ValueError(message)
-        return replace(self, **{name: getattr(self, name)[found] for name in _ARRAYS})
-
-    def save(self, path: str | Path) -> Path:
-        """Write it to an ``.npz`` file, which appears whole or not at all."""
-        return CROSS_FIT.write(npz_path(path), {}, {n: getattr(self, n) for n in _ARRAYS})
-
-    @classmethod
-    def load(cls, path: str | Path) -> CrossFit:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        DataSourceError
-            If the file is missing, damaged, or holds no cross-fit.
-        """
-        return CROSS_FIT.read(npz_path(path), lambda _, found: cls(*(found[n] for n in _ARRAYS)))
 
 
 @takes_data
@@ -132,6 +43,7 @@ def cross_fit(
     epochs: int,
     batch_size: int = 32,
     seed: int = 0,
+    path: str | os.PathLike[str] | None = None,
     id_fn: IdFunction | None = None,
     verbose: Verbosity = "auto",
 ) -> CrossFit:
@@ -152,6 +64,9 @@ def cross_fit(
         As for `fit`. As many epochs as the model that is looked at had is a good choice.
     seed
         Fixes the folds, which all have their share of each class, the weights and the orders.
+    path
+        A folder where what each model says is written once it is trained. Called again with the
+        same arguments, a run that was cut off goes on where it stopped. None keeps nothing.
     id_fn
         As for `SelfInfluenceCalculator.score`.
     verbose
@@ -167,6 +82,8 @@ def cross_fit(
         If the labels are no classes of the model.
     NonFiniteError
         If a model gives NaN or infinity after an epoch.
+    DataSourceError
+        If the folder holds models of other data or arguments, or a damaged file.
     """
     check_dataset(data, "data")
     ids, x, y, weights = _held(data, id_fn)
@@ -180,77 +97,52 @@ def cross_fit(
     epochs, batch_size = check_count("epochs", epochs), check_count("batch_size", batch_size)
     with seeded(seed):
         labels, num_classes = _labels_for(_checked(build()), x, y)
-    means = EpochMeans(labels, num_classes, stratified_folds(labels, count, seed), count)
+    training = _Training(build, x, y, weights, epochs, batch_size)
+    settings: Settings = {"folds": count, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    settings |= {} if path is None else training.digests(ids)
+    means = EpochMeans(labels, stratified_folds(labels, count, seed), count, num_classes)
     for fold in progress_bar(range(count), "Cross-fit", count, verbose, "model"):
-        rows = np.flatnonzero(means.folds != fold)
-        with seeded(seed * count + fold):
-            model = _checked(build())
-            model.fit(
-                _rows(x, rows),
-                _rows(y, rows),
-                sample_weight=None if weights is None else weights[rows],
-                epochs=epochs,
-                batch_size=batch_size,
-                verbose=0,
-                callbacks=[_AfterEpochs(model, x, partial(means.add, fold))],
-            )
+        sums = EpochSums(labels, num_classes, fold)
+        file = None if path is None else Path(path) / f"fold_{fold}.npz"
+        if file is not None and file.exists():
+            sums.read(file, settings)
+        else:
+            with seeded(seed * count + fold):
+                training.run(np.flatnonzero(means.folds != fold), sums)
+            if file is not None:
+                sums.write(file, settings)
+        means.add(sums)
     return means.finished(ids, epochs)
 
 
-class EpochMeans:
-    """What models say after each epoch, summed up.
+@dataclass(frozen=True)
+class _Training:
+    """Data in memory, and how a model is trained on a part of them."""
 
-    Parameters
-    ----------
-    labels
-        Given classes, int64, shape ``(n,)``.
-    num_classes
-        The number c of classes.
-    folds
-        Which model has not seen the example, from 0, shape ``(n,)``.
-    num_folds
-        The number of models.
-    """
+    build: Callable[[], keras.Model]
+    x: Any
+    y: Any
+    weights: np.ndarray | None
+    epochs: int
+    batch_size: int
 
-    def __init__(
-        self, labels: np.ndarray, num_classes: int, folds: np.ndarray, num_folds: int
-    ) -> None:
-        self.labels, self.folds, self.num_folds = labels, folds, num_folds
-        self._held_out, self._in_sample = np.zeros((2, len(labels), num_classes))
-        self._losses, self._margins = np.zeros((2, len(labels)))
+    def digests(self, ids: np.ndarray) -> Settings:
+        """Return what tells data and models from others."""
+        parts = tf.nest.flatten((ids, self.x, self.y, self.weights))
+        data = array_digest(*(part for part in parts if part is not None))
+        return {"data": data, "build": settings_digest(describe(self.build))}
 
-    def add(self, fold: int, log_probabilities: np.ndarray) -> None:
-        """Add what the model of a fold says after an epoch, shape ``(n, c)``.
-
-        Raises
-        ------
-        NonFiniteError
-            If some of it is NaN.
-        """
-        if not np.isfinite(log_probabilities).all():
-            message = (
-                "A training must end with finite outputs. Received: NaN or infinity from the model "
-                f"without fold {fold}. Lower the learning rate, or clip the gradients."
-            )
-            raise NonFiniteError(message)
-        held = self.folds == fold
-        probabilities = np.exp(log_probabilities)
-        self._held_out[held] += probabilities[held]
-        self._in_sample[~held] += probabilities[~held]
-        self._losses[held] += losses_of(log_probabilities, self.labels)[held]
-        self._margins[~held] += margins_of(log_probabilities, self.labels)[~held]
-
-    def finished(self, ids: np.ndarray, epochs: int) -> CrossFit:
-        """Return the means."""
-        others = epochs * (self.num_folds - 1)
-        return CrossFit(
-            ids,
-            self.labels,
-            self.folds,
-            self._held_out / epochs,
-            self._losses / epochs,
-            self._in_sample / others,
-            self._margins / others,
+    def run(self, rows: np.ndarray, sums: EpochSums) -> None:
+        """Train a new model on some rows, and add what it says of all."""
+        model = _checked(self.build())
+        model.fit(
+            _rows(self.x, rows),
+            _rows(self.y, rows),
+            sample_weight=None if self.weights is None else self.weights[rows],
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            verbose=0,
+            callbacks=[_AfterEpochs(model, self.x, sums.add)],
         )
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from ..training_dynamics.record import RecordedDynamics
 from .confident_joint import WrongLabelEstimate, calibrated, estimate_wrong_labels
 from .head import held_out_head, standardised, stratified_folds
+from .held_out import CrossFit
+from .leave_one_out import leave_one_out_losses
 from .neighbours import Neighbours, nearest_neighbours
 from .reading import Evidence, losses_of, margins_of, ranked
-from .refits import CrossFit
 
 SHOWN_NEIGHBOURS = 5
 """So many neighbours of an example are kept for those who ask why it is suspicious."""
@@ -54,14 +55,28 @@ class Sources:
     def _features(self) -> np.ndarray:
         return standardised(self.evidence.features)
 
+    @property
+    def _strata(self) -> np.ndarray:
+        return self.evidence.labels
+
+    @cached_property
+    def _folds(self) -> np.ndarray:
+        folds = np.empty(len(self.evidence.ids), np.int64)
+        # By id, so that the order of the data has no part in who is left out with whom.
+        order = np.argsort(self.evidence.ids, kind="stable")
+        folds[order] = stratified_folds(self._strata[order], self._num_folds, self._seed)
+        return folds
+
     @cached_property
     def head(self) -> np.ndarray:
         """Logarithms of the probabilities by the last layer, held out, ``(n, c)``."""
-        labels, folds = self.evidence.labels, np.empty(len(self.evidence.ids), np.int64)
-        # By id, so that the order of the data has no part in who is left out with whom.
-        order = np.argsort(self.evidence.ids, kind="stable")
-        folds[order] = stratified_folds(labels[order], self._num_folds, self._seed)
-        return held_out_head(self._features, labels, self.evidence.num_classes, folds)
+        labels, num_classes = self.evidence.labels, self.evidence.num_classes
+        return held_out_head(self._features, labels, num_classes, self._folds)
+
+    def leave_one_out(self) -> np.ndarray:
+        """Return the losses ``(n,)`` of the last layer, fitted without each example in turn."""
+        labels, num_classes = self.evidence.labels, self.evidence.num_classes
+        return leave_one_out_losses(self._features, labels, num_classes)
 
     @cached_property
     def log_probabilities(self) -> np.ndarray:
@@ -81,9 +96,29 @@ class Sources:
         """The share of each class among the nearest neighbours, ``(n, c)``."""
         return self._nearest.first(self._k).shares(self.evidence.labels, self.evidence.num_classes)
 
+    @property
+    def _apart(self) -> float:
+        """By how much two labels differ at most that do not dispute each other."""
+        return 0.0
+
+    def signals(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return signals by their names, each ``(n,)``."""
+        return {name: SIGNALS[name](self) for name in names}
+
+    def suggestions(self) -> dict[str, Any]:
+        """Return the columns of `LabelIssues` that tell what labels seem to be."""
+        found, rows = self.log_probabilities, np.arange(len(self.evidence.ids))
+        suggested = found.argmax(axis=1)
+        return {
+            "suggested": suggested,
+            "given_probability": np.exp(found[rows, self.evidence.labels]),
+            "suggested_probability": np.exp(found[rows, suggested]),
+        }
+
     def around(self) -> dict[str, np.ndarray]:
         """Return the columns of `LabelIssues` that tell of the neighbours."""
-        ids, copies = self.evidence.ids, self._nearest.disputing_copies(self.evidence.labels)
+        ids = self.evidence.ids
+        copies = self._nearest.disputing_copies(self.evidence.labels, self._apart)
         return {
             "outlier_score": self._nearest.first(self._k).outlier_scores(),
             "duplicate_of": np.where(copies < 0, None, ids[copies].astype(object)),
@@ -114,6 +149,7 @@ SIGNALS: dict[str, Signal] = {
     "margin": lambda s: -margins_of(s.evidence.log_probabilities, s.evidence.labels),
     "head": lambda s: losses_of(s.head, s.evidence.labels),
     "head_margin": lambda s: -margins_of(s.head, s.evidence.labels),
+    "leave_one_out": lambda s: s.leave_one_out(),
     "neighbours": lambda s: 1 - s.neighbours[np.arange(len(s.evidence.ids)), s.evidence.labels],
     "recorded_loss": lambda s: s.recorded("loss"),
     "recorded_margin": lambda s: -s.recorded("margin"),

@@ -21,10 +21,11 @@ from ..training_dynamics.record import RecordedDynamics
 from ..types import Batch, Data, IdFunction, Verbosity
 from ..utils.example_ids import check_unique, names_of
 from ..utils.takes_data import takes_data
+from .held_out import CrossFit
 from .issues import LabelIssues
 from .reading import Evidence, check_classes
-from .refits import CrossFit
-from .signals import SIGNALS, Sources, check_signals, default_signals, mean_rank
+from .signals import Sources, check_signals, default_signals, mean_rank
+from .values import ValueSources
 
 
 class LabelSuspicion(SelfInfluenceCalculator):
@@ -42,13 +43,17 @@ class LabelSuspicion(SelfInfluenceCalculator):
     - ``"in_sample"`` and ``"held_out"``: what models that were trained on parts of the data say of
       the examples that they have seen, and of the others, with ``cross_fit``.
 
-    ``"loss"``, ``"margin"`` and ``"head_margin"`` are there to be asked for. Every call is given
-    the whole training set, whose features are held in memory.
+    ``"loss"``, ``"margin"``, ``"head_margin"`` and ``"leave_one_out"`` are there to be asked for.
+    Every call is given the whole training set, whose features are held in memory.
+
+    Where labels are values, there is one signal, ``"residual"``: ``|y - ŷ|`` by the last layer,
+    fitted anew by ridge regression on the other folds, divided by its spread around the example.
 
     Parameters
     ----------
     model
-        The wrapped model of a classifier with one label for each example.
+        The wrapped model of a classifier with one label for each example, or of a regression with
+        one value.
     dynamics
         The callback that was in the fit, or its record.
     cross_fit
@@ -100,7 +105,7 @@ class LabelSuspicion(SelfInfluenceCalculator):
             "seed": check_count("seed", seed, 0),
         }
         self._features = Features(model, layer)
-        self._reader = ClassReader(model, from_logits)
+        self._from_logits, self._asked = from_logits, signals
 
     def find_issues(
         self,
@@ -125,20 +130,14 @@ class LabelSuspicion(SelfInfluenceCalculator):
         """
         data = Pass(train_set, "train_set", "Labels", id_fn, device, verbose)
         sources = self._read(data)
-        signals = {name: SIGNALS[name](sources) for name in self.signals}
-        evidence, found = sources.evidence, sources.log_probabilities
-        suspicion = mean_rank(list(signals.values()))
-        estimate = sources.estimate()
+        signals, evidence = sources.signals(self.signals), sources.evidence
+        suspicion, estimate = mean_rank(list(signals.values())), sources.estimate()
         is_issue = np.zeros(len(suspicion), bool)
         is_issue[np.lexsort((evidence.ids, -suspicion))[: estimate.number]] = True
-        suggested = found.argmax(axis=1)
-        rows = np.arange(len(suspicion))
         return LabelIssues(
             ids=evidence.ids,
             labels=evidence.labels,
-            suggested=suggested,
-            given_probability=np.exp(found[rows, evidence.labels]),
-            suggested_probability=np.exp(found[rows, suggested]),
+            **sources.suggestions(),
             suspicion=suspicion,
             is_issue=is_issue,
             **sources.around(),
@@ -166,9 +165,12 @@ class LabelSuspicion(SelfInfluenceCalculator):
         return tf.constant(self._scores(self._sources(evidence)), self.model.dtype)
 
     def _scores(self, sources: Sources) -> np.ndarray:
-        return mean_rank([SIGNALS[name](sources) for name in self.signals])
+        return mean_rank(list(sources.signals(self.signals).values()))
 
     def _sources(self, evidence: Evidence) -> Sources:
+        if evidence.labels.dtype.kind == "f":
+            _check_none(dynamics=self.dynamics, cross_fit=self.cross_fit, signals=self._asked)
+            return ValueSources(evidence, **self._settings)
         return Sources(evidence, self.dynamics, self.cross_fit, **self._settings)
 
     def _read(self, data: Pass) -> Sources:
@@ -189,11 +191,24 @@ class LabelSuspicion(SelfInfluenceCalculator):
 
     def _evidence(self, ids: np.ndarray, *columns: Any) -> Evidence:
         targets, outputs, features, keys = columns
-        loss = self.model.loss_function.loss
-        labels, _ = read_labels(targets, outputs, loss, self._reader.from_logits)
-        scores = tf.cast(self._reader.scores(tf.constant(outputs)), tf.float64)
+        labels, _ = read_labels(targets, outputs, self.model.loss_function.loss)
+        if labels.dtype.kind == "f":
+            return Evidence(ids, labels, np.empty((len(ids), 0)), features, keys)
+        reader = ClassReader(self.model, self._from_logits)
+        scores = tf.cast(reader.scores(tf.constant(outputs)), tf.float64)
         found = tf.nn.log_softmax(scores).numpy()
         return Evidence(ids, check_classes(labels, found.shape[1]), found, features, keys)
+
+
+def _check_none(**arguments: Any) -> None:
+    """Refuse what adds signals that values have not."""
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        message = (
+            "Argument `dynamics`, `cross_fit` and `signals` must be None where labels are values, "
+            f"which have one signal, the residual. Received: {' and '.join(given)}. Leave them out."
+        )
+        raise ValueError(message)
 
 
 @takes_data
@@ -214,7 +229,8 @@ def find_label_issues(
     Parameters
     ----------
     model
-        The wrapped model, trained on these data, of a classifier with one label for each example.
+        The wrapped model, trained on these data, of a classifier with one label for each example,
+        or of a regression with one value.
     data
         The training set.
     dynamics, cross_fit, signals

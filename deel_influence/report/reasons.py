@@ -47,7 +47,7 @@ class Other:
     id, label
         Its id, and its label in words.
     agrees
-        Whether it has the label that it is a reason for or against.
+        Whether it has the label that it is a reason for or against; always where labels are values.
     """
 
     position: int
@@ -105,7 +105,8 @@ class Others:
         triage = self._triage
         own = triage.labels[position]
         name = triage.ids[position].item()
-        return Other(position, name, triage.label_text(own), bool(own == label))
+        agrees = not triage.has_classes or bool(own == label)
+        return Other(position, name, triage.label_text(own), agrees)
 
 
 def find_reasons(

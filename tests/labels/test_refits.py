@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -68,6 +70,65 @@ def test_it_goes_through_a_file(found, tmp_path):
     assert repr(loaded) == f"<CrossFit of {N} examples, {FOLDS} models>"
     with pytest.raises(DataSourceError, match="cross-fit"):
         CrossFit.load(tmp_path / "nothing")
+
+
+def kept_run(folder, **others):
+    p = problem()
+    settings = {"epochs": EPOCHS, "batch_size": 16, "seed": SEED, "verbose": 0} | others
+    x = settings.pop("x", p.x)
+    return cross_fit(settings.pop("build", build), (x, p.y), FOLDS, path=folder, **settings)
+
+
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory):
+    """A folder of a run that ended in its second training."""
+    folder, fit = tmp_path_factory.mktemp("refits"), keras.Model.fit
+
+    def fitted_once(model, *args, **settings):
+        if list(folder.iterdir()):
+            raise KeyboardInterrupt
+        return fit(model, *args, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "fit", fitted_once)
+        with pytest.raises(KeyboardInterrupt):
+            kept_run(folder)
+    return folder
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_stopped(found, cut_off, tmp_path, monkeypatch):
+    folder, trained = tmp_path / "copy", []
+    shutil.copytree(cut_off, folder)
+    fit = keras.Model.fit
+    monkeypatch.setattr(keras.Model, "fit", lambda *a, **k: (trained.append(1), fit(*a, **k)))
+    resumed = kept_run(folder)
+    assert len(trained) == FOLDS - 1
+    again = kept_run(folder)
+    assert len(trained) == FOLDS - 1
+    for name in ("folds", "held_out", "held_out_losses", "in_sample", "in_sample_margins"):
+        np.testing.assert_array_equal(getattr(resumed, name), getattr(found, name))
+        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
+
+
+def other_build():
+    model = build()
+    model.compile("sgd", model.loss)
+    return model
+
+
+OTHER_RUNS = {
+    "epochs": ({"epochs": EPOCHS + 1}, "epochs differ"),
+    "seed": ({"seed": SEED + 1}, "seed differ"),
+    "data": ({"x": np.zeros((N, 2), "float32")}, "data differ"),
+    "build": ({"build": other_build}, "build differ"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_RUNS)
+def test_a_folder_of_another_run_is_refused(case, cut_off):
+    others, match = OTHER_RUNS[case]
+    with pytest.raises(DataSourceError, match=match):
+        kept_run(cut_off, **others)
 
 
 def test_it_is_read_in_the_order_of_the_examples(found):

@@ -167,6 +167,17 @@ def test_names_of_other_examples_never_become_markup(tmp_path: Path) -> None:
     assert not {name for name in attributes if name.startswith("on")}
 
 
+def test_values_are_shown_without_classes_and_probabilities(tmp_path: Path) -> None:
+    triage = make_triage(LABELS + 0.5, np.zeros(N), LABELS + 0.25)
+    none = {"given_probability": None, "suggested_probability": None}
+    issues = make_issues(triage, SUSPICION, suggested=LABELS + 0.75, **none)
+    page = write(tmp_path, triage=triage, issues=issues)
+    assert cells(page, "predicted") == [f"{value + 0.75:g}" for value in LABELS[ORDER]]
+    assert page.find_all("b", class_="differs") == []
+    assert "labelled" not in page.find_all("td", class_="why")[0].text
+    assert len(reasons(page, "nearest")[0]) == 5
+
+
 @pytest.mark.parametrize(
     ("issues", "error", "message"),
     [
