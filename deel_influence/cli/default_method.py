@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from rich.console import Console
-
 from ..baselines.features import Features
 from ..datasets.source import DataSource
 from ..errors import LabelError, UnsupportedModelError
@@ -23,9 +21,10 @@ def settle_method(
     options: Mapping[str, object],
     model: InfluenceModel,
     source: DataSource,
-    console: Console,
-) -> TriageSettings:
+) -> tuple[TriageSettings, str]:
     """Return settings for label issues where the labels are classes, and else as they are.
+
+    Beside them stands what was chosen, and why.
 
     Parameters
     ----------
@@ -35,22 +34,16 @@ def settle_method(
         The options that belong to influence alone, by name; None where they were not given.
     model, source
         The model and its training set.
-    console
-        Where to say what was chosen, and why.
     """
     given = [f"--{name}" for name, value in options.items() if value is not None]
     if given:
-        told = f"Scoring by influence, which {given[0]} belongs to."
-    elif has_classes(model, source):
-        settings = replace(settings, metric=None, method=Method.label_issues)
-        told = (
-            "Scoring by label-issues, because the labels are classes; --method influence ranks by "
+        return settings, f"Scored by influence, which {given[0]} belongs to."
+    if has_classes(model, source):
+        return replace(settings, metric=None, method=Method.label_issues), (
+            "Scored by label-issues, because the labels are classes; --method influence ranks by "
             "self-influence."
         )
-    else:
-        told = "Scoring by influence, because the labels are not one class for each example."
-    console.print(told, soft_wrap=True)
-    return settings
+    return settings, "Scored by influence, because the labels are not one class for each example."
 
 
 def has_classes(model: InfluenceModel, source: DataSource) -> bool:

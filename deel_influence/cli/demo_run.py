@@ -55,8 +55,9 @@ def run_demo(
         _, data_path = save_for_triage(digits, network, settings.out)
         source = load_source(str(data_path))
         model = watch(network, weights=None, loss=None)
+        told = ""
         if options is not None:
-            settings = settle_method(settings, options, model, source, console)
+            settings, told = settle_method(settings, options, model, source)
         calculator, strategy = make_calculator(model, source, settings, recorders)
         found = score_source(model, source, calculator, settings)
     evidence = gather_evidence(found.triage, digits.flipped, settings.method.value)
@@ -66,6 +67,7 @@ def run_demo(
         describe_run(found.triage, calculator.model, source, strategy, settings),
         settings,
         console,
+        told,
         extra_tables=[evidence_table(evidence, digits.flipped)],
         curves=[evidence_curve(evidence)],
     )

@@ -162,6 +162,7 @@ def publish(
     summary: Mapping[str, Mapping[str, str]],
     settings: TriageSettings,
     console: Console,
+    told: str = "",
     extra_tables: Sequence[Table] = (),
     curves: Sequence[Curve] = (),
 ) -> None:
@@ -179,6 +180,8 @@ def publish(
         Where to write, and how much to show.
     console
         Where to print.
+    told
+        What is said of the choice of the method.
     extra_tables, curves
         What else to print and to show on the page.
     """
@@ -213,10 +216,12 @@ def publish(
         )
     if triage.doubt is not None:
         console.print(Text(triage.doubt))
+    if told:
+        console.print(told, soft_wrap=True)
     method = summary["Method"]
-    told = ", ".join(method[name] for name in ("name", "metric") if name in method)
+    used = ", ".join(method[name] for name in ("name", "metric") if name in method)
     # A path must stay whole to be of use, and may hold brackets.
-    console.print(Text(f"Method: {told}\nScores: {scores_path}\nPage:   {page}"), soft_wrap=True)
+    console.print(Text(f"Method: {used}\nScores: {scores_path}\nPage:   {page}"), soft_wrap=True)
 
 
 def _remedy(settings: TriageSettings) -> str:

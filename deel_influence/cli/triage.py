@@ -92,13 +92,12 @@ def triage(
     from .scoring import describe_run, make_calculator, publish, score_source
 
     influence_model, source = load_inputs(inputs)
-    console = Console()
+    told = ""
     if method is None:
         given = {"ihvp": ihvp, "damping": damping, "samples": samples, "curvature": curvature}
-        settings = settle_method(
-            settings, {**given, "weights": weights}, influence_model, source, console
-        )
+        given["weights"] = weights
+        settings, told = settle_method(settings, given, influence_model, source)
     calculator, strategy = make_calculator(influence_model, source, settings)
     found = score_source(influence_model, source, calculator, settings)
     summary = describe_run(found.triage, calculator.model, source, strategy, settings)
-    publish(found, source, summary, settings, console)
+    publish(found, source, summary, settings, Console(), told)

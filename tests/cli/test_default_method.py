@@ -40,7 +40,7 @@ def test_classes_are_ranked_by_label_issues(run, model_path, data_path, tmp_path
         "triage", "--model", model_path, "--data", data_path, "--out", tmp_path, "--top", 5
     )
     assert result.exit_code == 0, result.output
-    assert "Scoring by label-issues, because the labels are classes" in result.stdout
+    assert "Scored by label-issues, because the labels are classes" in result.stdout
     assert "labels are wrong by estimate" in result.stdout
     scores = pd.read_parquet(tmp_path / "scores.parquet")
     issues = pd.read_parquet(tmp_path / "issues.parquet")
@@ -58,7 +58,7 @@ def test_classes_are_ranked_by_label_issues(run, model_path, data_path, tmp_path
 def test_an_option_of_influence_asks_for_it(run, model_path, data_path, tmp_path) -> None:
     options = ["--ihvp", "identity"]
     result = run("triage", "--model", model_path, "--data", data_path, "--out", tmp_path, *options)
-    assert "Scoring by influence, which --ihvp belongs to." in result.stdout
+    assert "Scored by influence, which --ihvp belongs to." in result.stdout
     assert "Method: influence, identity" in result.stdout
     assert not (tmp_path / "issues.parquet").exists()
 
@@ -71,4 +71,4 @@ def test_values_are_ranked_by_influence(run, tmp_path) -> None:
     paths = ["--model", tmp_path / "model.keras", "--data", tmp_path / "train.npz"]
     result = run("triage", *paths, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "Scoring by influence, because the labels are not one class" in result.stdout
+    assert "Scored by influence, because the labels are not one class" in result.stdout

@@ -67,7 +67,7 @@ def test_the_order_by_loss_and_chance_are_shown_beside_label_issues(demo):
         assert f"│ {order}" in result.stdout
         assert order in page
     assert "180 of 1,797 labels were flipped" in page
-    assert "Scoring by label-issues, because the labels are classes" in result.stdout
+    assert "Scored by label-issues, because the labels are classes" in result.stdout
     assert "labels are wrong, by estimate" in page
     assert page.count('aria-label="nearest"') == 20
 
