@@ -27,7 +27,7 @@ def demo(
         float, typer.Option("--fraction", help="Share of the labels to flip.")
     ] = 0.1,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the data in training.")] = 30,
-    method: MethodOption = Method.influence,
+    method: MethodOption = None,
     ihvp: OptionalIhvpOption = None,
     damping: DampingOption = None,
     samples: SamplesOption = None,
@@ -43,8 +43,9 @@ def demo(
     which labels it flipped, it also says how many of them were found.
     """
     set_up_logging(verbose)
-    metric = choose_metric(method, ihvp, damping, samples)
-    settings = TriageSettings(metric, top, out, seed, verbose, method)
+    asked = method or Method.influence
+    metric = choose_metric(asked, ihvp, damping, samples)
+    settings = TriageSettings(metric, top, out, seed, verbose, asked)
     check_at_least_one("--epochs", epochs)
     check_packages("demo", jinja2="report", PIL="report", sklearn="demo")
     make_folder(out)
@@ -55,4 +56,5 @@ def demo(
     from .demo_data import noisy_digits
     from .demo_run import run_demo
 
-    run_demo(noisy_digits(fraction, seed), epochs, settings, Console())
+    options = {"ihvp": ihvp, "damping": damping, "samples": samples} if method is None else None
+    run_demo(noisy_digits(fraction, seed), epochs, settings, Console(), options)

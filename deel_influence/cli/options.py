@@ -95,13 +95,14 @@ LossOption = Annotated[
 ]
 IhvpOption = Annotated[Ihvp, typer.Option("--ihvp", help=_IHVP_HELP)]
 MethodOption = Annotated[
-    Method,
+    Method | None,
     typer.Option(
         "--method",
         help="How to score. label-issues finds wrong labels best; "
         "influence, relatif and representer-lje compare gradients in the metric "
         "of --ihvp; aum, forgetting, el2n, tracin and tracin-fast watch the training itself; "
-        "--weights matters to those that take gradients of chosen layers.",
+        "--weights matters to those that take gradients of chosen layers. [default: label-issues "
+        "where the labels are classes, else influence]",
     ),
 ]
 OptionalIhvpOption = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,18 @@ from rich.text import Text
 
 import deel_influence
 
+from ..baselines.loss import LossScore
 from ..calculators.self_influence import SelfInfluenceCalculator
 from ..datasets.source import DataSource
 from ..ihvp.base import InverseHessianVectorProduct
+from ..influence.first_order import FirstOrderInfluenceCalculator
+from ..labels.issues import LabelIssues
+from ..labels.suspicion import LabelSuspicion
 from ..model.class_scores import ClassReader
 from ..model.influence_model import BaseInfluenceModel, InfluenceModel
 from ..report.contents import Curve, Table
 from ..report.page import write_report
+from ..report.suspicion import ranked_by
 from ..report.triage import Triage, run_triage
 from .errors import convergence_in_one_line
 from .loading import named_read_errors
@@ -31,6 +37,25 @@ from .strategies import make_strategy, metric_of
 from .tables import print_whole, rich_table, suspects_table, watched_rows
 
 _LIBRARIES = (deel_influence, tf, keras, np)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was found in a training set.
+
+    Attributes
+    ----------
+    triage
+        The scores.
+    issues
+        The label issues, by which it is ordered; None for other methods.
+    explainer
+        Tells which examples support and oppose a label; None for other methods.
+    """
+
+    triage: Triage
+    issues: LabelIssues | None = None
+    explainer: FirstOrderInfluenceCalculator | None = None
 
 
 def make_calculator(
@@ -70,7 +95,7 @@ def score_source(
     source: DataSource,
     calculator: SelfInfluenceCalculator,
     settings: TriageSettings,
-) -> Triage:
+) -> Findings:
     """Score all examples of ``source``, under a progress bar.
 
     Parameters
@@ -89,8 +114,15 @@ def score_source(
     CommandError, DataSourceError
         If the data do not fit the model, or cannot be read to their end.
     """
+    dataset, verbose = source.dataset, settings.progress
     with named_read_errors(source), convergence_in_one_line(_remedy(settings)):
-        return run_triage(model, calculator, source.dataset, verbose=settings.progress)
+        if not isinstance(calculator, LabelSuspicion):
+            return Findings(run_triage(model, calculator, dataset, verbose=verbose))
+        issues = calculator.find_issues(dataset, verbose=verbose)
+        read = run_triage(model, LossScore(model), dataset, verbose=verbose)
+        triage = ranked_by(read, issues)
+        explainer = FirstOrderInfluenceCalculator(model, dataset, "auto")
+        return Findings(triage, issues, explainer)
 
 
 def describe_run(
@@ -123,11 +155,12 @@ def describe_run(
 
 
 def publish(
-    triage: Triage,
+    found: Findings,
     source: DataSource,
     summary: Mapping[str, Mapping[str, str]],
     settings: TriageSettings,
     console: Console,
+    told: str = "",
     extra_tables: Sequence[Table] = (),
     curves: Sequence[Curve] = (),
 ) -> None:
@@ -135,8 +168,8 @@ def publish(
 
     Parameters
     ----------
-    triage
-        The scores.
+    found
+        The scores, and what goes with them.
     source
         What they were computed from.
     summary
@@ -145,12 +178,18 @@ def publish(
         Where to write, and how much to show.
     console
         Where to print.
+    told
+        What is said of the choice of the method.
     extra_tables, curves
         What else to print and to show on the page.
     """
+    triage, issues = found.triage, found.issues
     scores_path = settings.out / "scores.parquet"
     triage.to_parquet(scores_path)
     triage.to_csv(scores_path.with_suffix(".csv"))
+    if issues is not None:
+        issues.to_parquet(settings.out / "issues.parquet")
+        issues.to_csv(settings.out / "issues.csv")
     page = write_report(
         settings.out / "report",
         triage,
@@ -161,15 +200,25 @@ def publish(
         extra_tables=extra_tables,
         curves=curves,
         display=source.file_names,
+        issues=issues,
+        calculator=found.explainer,
     )
     console.print(suspects_table(triage, settings.top))
     for table in extra_tables:
         console.print(rich_table(table))
+    if issues is not None:
+        low, high = issues.interval
+        console.print(
+            f"About {issues.estimated_number:,} labels are wrong by estimate, {low:,} to {high:,}: "
+            "begin with so many of the list."
+        )
     if triage.doubt is not None:
         console.print(Text(triage.doubt))
+    if told:
+        console.print(told, soft_wrap=True)
     method = summary["Method"]
-    told = ", ".join(method[name] for name in ("name", "metric") if name in method)
-    print_whole(f"Method: {told}\nScores: {scores_path}\nPage:   {page}", console)
+    used = ", ".join(method[name] for name in ("name", "metric") if name in method)
+    print_whole(f"Method: {used}\nScores: {scores_path}\nPage:   {page}", console)
 
 
 def _remedy(settings: TriageSettings) -> str:

@@ -42,7 +42,7 @@ def triage(
     data: DataOption,
     weights: WeightsOption = None,
     loss: LossOption = None,
-    method: MethodOption = Method.influence,
+    method: MethodOption = None,
     ihvp: OptionalIhvpOption = None,
     damping: DampingOption = None,
     samples: SamplesOption = None,
@@ -68,14 +68,16 @@ def triage(
     """Rank a training set by how suspicious its examples are: wrong labels come first.
 
     Writes OUT/scores.parquet and OUT/scores.csv (one row per example) and the page
-    OUT/report/index.html, and prints the most suspicious examples. Inputs reach the model as they
+    OUT/report/index.html, with label-issues also OUT/issues.parquet and OUT/issues.csv, and prints
+    the most suspicious examples. Inputs reach the model as they
     are stored: if the model was trained on rescaled images, rescale them in the model or in the
     data.
     """
     set_up_logging(verbose)
-    metric = choose_metric(method, ihvp, damping, samples, curvature)
-    settings = TriageSettings(metric, top, out, seed, verbose, method)
-    check_method_of_trained(method, weights)
+    asked = method or Method.influence
+    metric = choose_metric(asked, ihvp, damping, samples, curvature)
+    settings = TriageSettings(metric, top, out, seed, verbose, asked)
+    check_method_of_trained(asked, weights)
     inputs = InputSettings(
         *(model, data, weights, loss, batch_size), label, id, text, imports or ()
     )
@@ -85,11 +87,17 @@ def triage(
     start(seed, verbose)
     from rich.console import Console
 
+    from .default_method import settle_method
     from .loading import load_inputs
     from .scoring import describe_run, make_calculator, publish, score_source
 
     influence_model, source = load_inputs(inputs)
+    told = ""
+    if method is None:
+        given = {"ihvp": ihvp, "damping": damping, "samples": samples, "curvature": curvature}
+        given["weights"] = weights
+        settings, told = settle_method(settings, given, influence_model, source)
     calculator, strategy = make_calculator(influence_model, source, settings)
-    scores = score_source(influence_model, source, calculator, settings)
-    summary = describe_run(scores, calculator.model, source, strategy, settings)
-    publish(scores, source, summary, settings, Console())
+    found = score_source(influence_model, source, calculator, settings)
+    summary = describe_run(found.triage, calculator.model, source, strategy, settings)
+    publish(found, source, summary, settings, Console(), told)

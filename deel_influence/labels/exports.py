@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ..errors import DecisionsError
+from ..errors import DecisionsError, LabelError
 from ..extras import require
 from ..texts import csv_cell, printable
 from ..utils.digests import run_digest
@@ -234,7 +234,7 @@ def set_fiftyone_fields(
 
     paths = [os.path.abspath(os.path.join(folder, str(name))) for name in issues.ids]
     places = {path: i for i, path in enumerate(paths)}
-    found = 0
+    probabilities, found = _probabilities(issues), 0
     for sample in samples:
         i = places.get(sample.filepath)
         if i is None:
@@ -243,7 +243,7 @@ def set_fiftyone_fields(
         sample["ground_truth"] = Classification(label=issues.label_text(issues.labels[i]))
         sample["predicted"] = Classification(
             label=issues.label_text(issues.suggested[i]),
-            confidence=float(issues.suggested_probability[i]),
+            confidence=float(probabilities[i]),
         )
         sample["suspicion"] = float(issues.suspicion[i])
         sample["is_issue"] = bool(issues.is_issue[i])
@@ -317,10 +317,22 @@ def _rows(issues: LabelIssues, shown: Sequence[Any]) -> Iterator[tuple[Any, ...]
         )
         raise ValueError(message)
     things, run = list(shown), run_digest(issues.ids, issues.labels)
+    probabilities = _probabilities(issues)
     for i in issues.order.tolist():
         labels = issues.label_text(issues.labels[i]), issues.label_text(issues.suggested[i])
         told = {"suspicion": float(issues.suspicion[i]), "run": run}
-        yield str(issues.ids[i]), things[i], *labels, float(issues.suggested_probability[i]), told
+        yield str(issues.ids[i]), things[i], *labels, float(probabilities[i]), told
+
+
+def _probabilities(issues: LabelIssues) -> np.ndarray:
+    """Return those of the suggested classes."""
+    if issues.suggested_probability is None:
+        message = (
+            "Argument `issues` must be of classes, among which the other tool has people choose. "
+            f"Received: issues of {len(issues)} values. Write them with `to_csv`."
+        )
+        raise LabelError(message)
+    return issues.suggested_probability
 
 
 def _check_kind(kind: str) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..utils.formatting import format_number, format_share
-from .inputs import Number, Shown, describe_inputs
-from .samples import Samples
+from .inputs import Number, Shown
+from .reasons import Reasons
 from .triage import Triage
 
 
@@ -36,6 +36,8 @@ class Example:
         The score as a part of the largest one shown, from 0 to 1.
     shown
         The input.
+    why
+        What speaks for and against the label, where it is known.
     """
 
     rank: int
@@ -47,23 +49,23 @@ class Example:
     score: Number
     share: float
     shown: Shown
+    why: Reasons | None = None
 
 
 def describe_examples(
     triage: Triage,
     positions: np.ndarray,
-    samples: Samples,
-    feature_names: Sequence[str] | None,
+    inputs: Sequence[Shown],
+    reasons: Sequence[Reasons | None],
 ) -> list[Example]:
-    """Describe the examples at some positions ``(k,)``, whose inputs are ``samples``."""
-    inputs = describe_inputs(samples, feature_names)
+    """Describe the examples at positions ``(k,)``, the first k of those with these inputs."""
     largest = float(triage.scores[positions].max())
     chances = [
         _chances(column, positions)
         for column in (triage.given_probability, triage.predicted_probability)
     ]
     examples = []
-    for at, (position, shown) in enumerate(zip(positions, inputs, strict=True)):
+    for at, position in enumerate(positions):
         given, predicted = triage.labels[position], triage.predicted[position]
         score = float(triage.scores[position])
         examples.append(
@@ -76,7 +78,8 @@ def describe_examples(
                 loss=_measure(triage.losses[position]),
                 score=_measure(score),
                 share=max(0.0, score / largest) if largest > 0 else 0.0,
-                shown=shown,
+                shown=inputs[at],
+                why=reasons[at],
             )
         )
     return examples

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from deel_influence.extras import require
 from deel_influence.utils.datasets import check_dataset
@@ -20,15 +21,27 @@ from deel_influence.utils.files import replacing
 from deel_influence.utils.order import check_fixed_order
 from deel_influence.utils.takes_data import takes_data
 
+from ..calculators.base import BaseInfluenceCalculator
 from ..texts import printable
 from ..types import Data
 from ..utils.formatting import format_number, format_share
 from .charts import FRAME, draw_curve, draw_histogram
 from .contents import Curve, Table
 from .examples import Example, describe_examples
-from .inputs import MAX_FEATURE_COLUMNS, WAVE_HEIGHT, WAVE_WIDTH
+from .inputs import MAX_FEATURE_COLUMNS, WAVE_HEIGHT, WAVE_WIDTH, Shown, describe_inputs
 from .overview import describe_labels
+from .reasons import (
+    MOST_PAIRS,
+    REASONED,
+    Glimpse,
+    contradicting_pairs,
+    find_pulling,
+    find_reasons,
+    glimpse_of,
+    mentioned,
+)
 from .samples import read_samples
+from .suspicion import Issues, number_of, suggesting
 from .triage import Triage
 
 __all__ = ["Curve", "Table", "write_report"]
@@ -54,6 +67,8 @@ def write_report(
     extra_tables: Sequence[Table] = (),
     curves: Sequence[Curve] = (),
     display: Any = None,
+    issues: Issues | None = None,
+    calculator: BaseInfluenceCalculator | None = None,
 ) -> Path:
     """Write ``directory/index.html``: summary, distribution of scores, most suspicious examples.
 
@@ -86,6 +101,14 @@ def write_report(
         are shown; a dict of name → any of those; or a function of a batch that returns such for
         its examples. Pictures among the inputs stay unless there are some in it, and so do
         features that have names.
+    issues
+        What `deel_influence.labels.find_label_issues` found in the same examples. The page then
+        goes by its order and suggestions, and shows how many labels are wrong, signals and nearest
+        examples, and near-duplicates with different labels.
+    calculator
+        What gives the influence of one example on the loss of another, such as a
+        `FirstOrderInfluenceCalculator`: for the first hundred examples, the page then names the
+        ones that support their labels the most, and those that oppose them.
 
     Returns
     -------
@@ -100,7 +123,7 @@ def write_report(
     DatasetOrderError
         If the dataset changes its order, so that scores and examples would not match.
     ValueError
-        If names or ``display`` do not fit the examples, or the dataset is another one.
+        If names, ``display`` or ``issues`` do not fit the examples, or the dataset is another one.
     """
     jinja2 = require("jinja2", "report", "Reports need")
     _check_triage(triage)
@@ -112,9 +135,7 @@ def write_report(
         triage = replace(triage, class_names=tuple(class_names))
     if feature_names is None:
         feature_names = names_of(dataset).feature_names
-    positions = triage.most_suspicious(top)
-    samples = read_samples(dataset, positions, len(triage), display, feature_names)
-    examples = describe_examples(triage, positions, samples, feature_names)
+    seen = _described(triage, dataset, top, issues, calculator, display, feature_names)
     script = _read_template("page.js") + _read_template("decisions.js")
     html = _environment(jinja2).from_string(_read_template("page.html"))
     path = Path(directory) / "index.html"
@@ -125,14 +146,10 @@ def write_report(
         style_hash=_content_hash(_read_template("page.css")),
         summary=_cards({} if summary is None else summary),
         doubt=triage.doubt,
-        figures=_key_figures(triage, positions),
-        histogram=draw_histogram(triage.scores, positions),
+        **seen,
         plots=[draw_curve(curve) for curve in curves],
         tables=[_format_table(table) for table in extra_tables],
-        examples=examples,
-        **describe_labels(triage, positions),
         per_page=_PER_PAGE,
-        columns=_columns(examples),
         num_examples=len(triage),
         frame=FRAME,
         wave={"width": WAVE_WIDTH, "height": WAVE_HEIGHT},
@@ -140,6 +157,61 @@ def write_report(
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
     return path
+
+
+def _described(
+    triage: Triage,
+    dataset: tf.data.Dataset,
+    top: int,
+    issues: Issues | None,
+    calculator: BaseInfluenceCalculator | None,
+    display: Any,
+    feature_names: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Return what the page tells of the examples, by the names that its template has for it."""
+    if issues is not None:
+        triage = suggesting(triage, issues)
+    positions = triage.most_suspicious(top)
+    pulling = find_pulling(calculator, dataset, positions)
+    reasons = find_reasons(triage, positions, issues, pulling)
+    pairs = contradicting_pairs(triage, issues)
+    named = mentioned(reasons, pairs[:MOST_PAIRS])
+    places = np.concatenate([positions, np.setdiff1d(named, positions)])
+    samples = read_samples(dataset, places, len(triage), display, feature_names, len(positions))
+    shown = describe_inputs(samples, feature_names)
+    examples = describe_examples(triage, positions, shown, reasons)
+    return {
+        "examples": examples,
+        "columns": _columns(examples),
+        "issues": issues,
+        "noun": "predicted" if issues is None else "suggested",
+        "score": "score" if issues is None else "suspicion",
+        "pairs": pairs[:MOST_PAIRS],
+        "num_pairs": len(pairs),
+        "reasoned": REASONED,
+        "glimpses": _glimpses(places, shown, named),
+        "figures": _key_figures(triage, positions, issues, len(pairs)),
+        **_histogram(triage, positions, issues),
+        **describe_labels(triage, positions),
+    }
+
+
+def _histogram(triage: Triage, positions: np.ndarray, issues: Issues | None) -> dict[str, Any]:
+    """Return the distribution of the scores, and what is said of the part that is marked."""
+    if issues is not None and issues.estimated_number:
+        marked = triage.most_suspicious(issues.estimated_number)
+        name = f"read the first {format_number(len(marked))}"
+    else:
+        marked, name = positions, f"the {format_number(len(positions))} shown"
+    return {"histogram": draw_histogram(triage.scores, marked), "marked": name}
+
+
+def _glimpses(
+    positions: np.ndarray, shown: Sequence[Shown], wanted: np.ndarray
+) -> dict[int, Glimpse]:
+    """Return glimpses of those among the examples at positions that are mentioned elsewhere."""
+    inputs = dict(zip(positions.tolist(), shown, strict=True))
+    return {at: glimpse_of(inputs[at]) for at in wanted.tolist()}
 
 
 def _environment(jinja2: Any) -> Any:
@@ -203,10 +275,13 @@ def _check_names(argument: str, names: Any) -> None:
     raise TypeError(message)
 
 
-def _key_figures(triage: Triage, positions: np.ndarray) -> list[tuple[str, str, str]]:
+def _key_figures(
+    triage: Triage, positions: np.ndarray, issues: Issues | None, num_pairs: int
+) -> list[tuple[str, str, str]]:
     """Return the figures at the head of the page: value, name, remark."""
     count, shown = len(triage), len(positions)
-    figures = [
+    figures = [] if issues is None else [number_of(issues)]
+    figures += [
         (format_number(count), "training examples", "scored and ranked"),
         (format_number(shown), "shown here", f"the top {format_share(shown / count)}"),
     ]
@@ -215,14 +290,17 @@ def _key_figures(triage: Triage, positions: np.ndarray) -> list[tuple[str, str, 
         figures.append(
             (
                 format_number(int(differs.sum())),
-                "labels the model disputes",
+                "labels the model disputes" if issues is None else "labels with another suggestion",
                 f"{format_number(int(differs[positions].sum()))} of them among those shown",
             )
         )
     total = triage.scores.sum()
-    if triage.scores.min() >= 0 and total > 0:
+    if issues is None and triage.scores.min() >= 0 and total > 0:
         share = format_share(triage.scores[positions].sum() / total)
         figures.append((share, "of the total score", "is held by those shown"))
+    if num_pairs:
+        name = "near-duplicates with different labels"
+        figures.append((format_number(num_pairs), name, "pairs, below the list"))
     return figures
 
 
@@ -235,6 +313,7 @@ def _columns(examples: Sequence[Example]) -> dict[str, Any]:
         "features": [feature.name for feature in features] if is_narrow else [],
         "feature_list": bool(features) and not is_narrow,
         "facts": any(example.shown.facts for example in examples),
+        "why": examples[0].why is not None,
         "long_names": any(
             len(label.text) > _SHORT_NAME
             for example in examples

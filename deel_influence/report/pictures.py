@@ -23,6 +23,8 @@ _FEW_COLOURS = 64
 _QUALITY = 85
 _CHANNELS = (1, 3, 4)
 _MIN_MATRIX_SIDE = 4
+# The side of what stands for an example beside another one.
+_THUMBNAIL_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,24 @@ def draw_file(path: Path) -> Picture:
     return _encode(read_picture(path, MAX_SIDE))
 
 
+def thinned(sample: Any) -> Any:
+    """Return of a picture every so many pixels, as a thumbnail needs them; of others all."""
+    if not is_picture(sample):
+        return sample
+    step = max(min(sample.shape[:2]) // _THUMBNAIL_SIDE, 1)
+    return sample[::step, ::step]
+
+
+def thumbnail(picture: Picture) -> Picture:
+    """Return a picture small enough to stand for an example beside another one."""
+    if picture.is_small:
+        return picture
+    file = io.BytesIO(base64.b64decode(picture.uri.partition(",")[2]))
+    image = require("PIL.Image", "report", "Pictures need").open(file)
+    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    return Picture(_as_uri(image, image.format.lower()), is_small=False)
+
+
 def _with_channels(picture: np.ndarray) -> np.ndarray:
     array = np.nan_to_num(np.asarray(picture, dtype=np.float64))
     return array[:, :, np.newaxis] if array.ndim == 2 else array
@@ -97,7 +117,10 @@ def _encode(pixels: np.ndarray) -> Picture:
     # Pillow counts colours up to a number, and gives none where there are more.
     is_sharp = is_small or pixels.shape[2] == 4 or image.getcolors(_FEW_COLOURS) is not None
     kind = "png" if is_sharp else "jpeg"
+    return Picture(_as_uri(image, kind), is_small)
+
+
+def _as_uri(image: Any, kind: str) -> str:
     file = io.BytesIO()
     image.save(file, kind, quality=_QUALITY)
-    uri = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-    return Picture(uri, is_small)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

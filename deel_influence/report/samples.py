@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..utils.display import shown_of
+from .pictures import thinned
 
 # Longer vectors without names are no rows of a table, but waves and the like.
 MAX_TABLE_WIDTH = 256
@@ -72,6 +73,7 @@ def read_samples(
     count: int,
     display: Any = None,
     feature_names: Sequence[str] | None = None,
+    num_large: int | None = None,
 ) -> Samples:
     """Pick the inputs of some examples in one pass, which ends early where it can.
 
@@ -90,6 +92,8 @@ def read_samples(
         returns such for its examples.
     feature_names
         Names of features, with which any vectors of numbers are rows of a table.
+    num_large
+        Of the others, which come after so many, pictures are wanted as thumbnails alone.
 
     Raises
     ------
@@ -97,6 +101,7 @@ def read_samples(
         If the dataset turns out to be another one, with fewer or more examples, or there is not
         one entry of ``display`` for each.
     """
+    large = set(positions[:num_large].tolist())
     wanted = np.sort(positions)
     found: dict[int, Any] = {}
     shown: dict[int, Any] = {}
@@ -108,7 +113,8 @@ def read_samples(
         inputs = _numpy_nest(batch[0] if isinstance(batch, tuple) else batch)
         size = len(tf.nest.flatten(inputs)[0])
         here = wanted[np.searchsorted(wanted, seen) : np.searchsorted(wanted, seen + size)]
-        found.update({int(at): _example(inputs, int(at) - seen) for at in here})
+        for at in here.tolist():
+            found[at] = _example(inputs, at - seen, at not in large)
         if callable(display) and len(here):
             entries = shown_of(display(batch), size, here - seen, "display(batch)")
             shown.update(zip(here, entries, strict=True))
@@ -156,6 +162,9 @@ def _to_numpy(tensor: Any) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
-def _example(inputs: Any, index: int) -> Any:
-    # A copy, so that one example does not keep its whole batch in memory.
-    return tf.nest.map_structure(lambda array: np.copy(array[index]), inputs)
+def _example(inputs: Any, index: int, is_small: bool) -> Any:
+    def part(array: np.ndarray) -> np.ndarray:
+        # A copy, so that one example does not keep its whole batch in memory.
+        return np.copy(thinned(array[index]) if is_small else array[index])
+
+    return tf.nest.map_structure(part, inputs)

@@ -27,6 +27,8 @@ from .parquet import names_beside, read_columns, write_columns, write_csv
 _SHOWN = 10
 # Below this part of the way from the commonest class to all labels, a model has learnt too little.
 _LEAST_SKILL = 0.5
+# Further apart, how sure a model is and how often it is right do not go together.
+_MOST_APART = 0.15
 
 # Name in files and data frames, and name of the attribute.
 _COLUMNS = {
@@ -118,21 +120,38 @@ class Triage:
 
     @property
     def doubt(self) -> str | None:
-        """A sentence that says why the order is to be doubted; None where nothing is to be said.
+        """A sentence that says what is to be doubted; None where nothing is to be said.
 
         A model that predicts few of the labels that it was trained on disputes right labels as
-        often as wrong ones. Of labels that are values, nothing is said.
+        often as wrong ones: it comes less than half the way from the share of the commonest class
+        to all labels. The probabilities of one that is calibrated badly mean little: their mean,
+        of what is predicted, is more than 15 points off the share of the labels that it predicts.
+        Of labels that are values, nothing is said.
         """
         if not self.has_classes or not len(self):
             return None
         fitted = float(np.mean(self.labels == self.predicted))
         commonest = np.unique(self.labels, return_counts=True)[1].max() / len(self)
         if fitted - commonest >= _LEAST_SKILL * (1 - commonest):
-            return None
+            return self._doubt_of_probabilities(fitted)
         return (
             f"Doubt this order: the model predicts {format_share(fitted)} of the labels that it "
             f"was trained on, where naming the commonest class would give "
-            f"{format_share(commonest)}. Train it longer, unless so many of the labels are wrong."
+            f"{format_share(commonest)}; it should be half the way from there to all. Train it "
+            "longer, unless so many of the labels are wrong."
+        )
+
+    def _doubt_of_probabilities(self, fitted: float) -> str | None:
+        if self.predicted_probability is None:
+            return None
+        sure = float(np.mean(self.predicted_probability))
+        if abs(sure - fitted) <= _MOST_APART:
+            return None
+        return (
+            f"Doubt the probabilities: the model gives what it predicts {format_share(sure)} on "
+            f"average, and predicts {format_share(fitted)} of the labels that it was trained on, "
+            f"more than {format_share(_MOST_APART)} apart. Calibrate it, or train it "
+            f"{'less' if sure > fitted else 'longer'}."
         )
 
     def label_text(self, label: Any) -> str:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from deel_influence.cli.app import app
 from deel_influence.datasets.label_noise import flip_labels
 
-ORDERS = ("influence", "loss", "random", "best possible")
+ORDERS = ("label-issues", "loss", "random", "best possible")
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +53,23 @@ def test_the_labels_are_flipped_by_the_seed(demo):
 def test_what_is_printed_is_what_the_scores_say(demo):
     result, out = demo
     scores, flipped = pd.read_parquet(out / "scores.parquet"), flipped_in(out)
-    row = next(line for line in result.stdout.splitlines() if line.startswith("│ influence"))
+    row = next(line for line in result.stdout.splitlines() if line.startswith("│ label-issues"))
     cells = [cell.strip() for cell in row.strip("│").split("│")]
     shares = [share_found(scores, flipped, part) for part in (0.05, 0.10, 0.20, 0.30)]
     assert cells[1:5] == [f"{share:.1%}" for share in shares]
     assert cells[5] == f"{roc_auc_score(flipped, scores['score']):.4f}"
 
 
-def test_the_order_by_loss_and_chance_are_shown_beside_influence(demo):
+def test_the_order_by_loss_and_chance_are_shown_beside_label_issues(demo):
     result, out = demo
     page = (out / "report" / "index.html").read_text(encoding="utf-8")
     for order in ORDERS:
         assert f"│ {order}" in result.stdout
         assert order in page
     assert "180 of 1,797 labels were flipped" in page
+    assert "Scored by label-issues, because the labels are classes" in result.stdout
+    assert "labels are wrong, by estimate" in page
+    assert page.count('aria-label="nearest"') == 20
 
 
 def test_triage_repeats_the_demo_from_the_files_it_leaves(demo, run, tmp_path):

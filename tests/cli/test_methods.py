@@ -60,8 +60,10 @@ def test_the_demo_prints_the_area_of_every_method_beside_loss_and_chance(method,
     assert area["random (mean)"] == "0.5000"
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert method.scores.split(",")[0].replace("'", "&#39;") in page
+    issues = ["issues.csv", "issues.parquet"] if method is Method.label_issues else []
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "digits.npz",
+        *issues,
         "model.keras",
         "report",
         "scores.csv",

@@ -88,7 +88,7 @@ def test_the_named_layers_are_watched(triage, network, arrays, weights, layer_na
 
 
 def test_the_most_suspicious_examples_are_printed_by_class_name(triage):
-    result, scores = triage("--top", "3")
+    result, scores = triage("--top", "3", "--method", "loss")
     assert "The 3 most suspicious of 30 examples" in result.stdout
     worst = scores["rank"].argmin()
     row = next(line for line in result.stdout.splitlines() if f" {1000 + worst} " in line)
@@ -97,7 +97,7 @@ def test_the_most_suspicious_examples_are_printed_by_class_name(triage):
 
 
 def test_the_scores_are_written_as_csv_too(triage, tmp_path):
-    _, scores = triage()
+    _, scores = triage("--method", "loss")
     read = pd.read_csv(tmp_path / "out" / "scores.csv")
     pd.testing.assert_frame_equal(read, scores, check_dtype=False)
 
@@ -115,7 +115,7 @@ def test_the_page_is_written_and_named(triage, tmp_path):
 
 
 def test_a_top_beyond_the_data_shows_all(triage):
-    result, _ = triage("--top", "1000")
+    result, _ = triage("--top", "1000", "--method", "loss")
     assert "The 30 most suspicious of 30 examples" in result.stdout
 
 

@@ -131,7 +131,7 @@ BAD_DATA = {
     "a missing value": ({"x": X * np.nan, "y": Y}, "batch"),
     "too few class names": (
         {"x": X, "y": Y + 2, "class_names": ["a"]},
-        "1 names for labels from 0 to 2",
+        "1 names for labels from",
     ),
 }
 

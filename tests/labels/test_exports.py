@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deel_influence.errors import DecisionsError
+from deel_influence.errors import DecisionsError, LabelError
 from deel_influence.labels import (
     apply_decisions,
     argilla_records,
@@ -245,3 +246,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`features` must.*\(2, 4\) for 3 examples"):
         write_projector(issues(), np.zeros((2, 4)), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_values_are_no_classes_to_choose_among():
+    values = replace(issues(), labels=np.array([0.5, 1.5, 2.5]), class_names=None)
+    values = replace(values, given_probability=None, suggested_probability=None)
+    for export in (label_studio_tasks, argilla_records):
+        with pytest.raises(LabelError, match="of 3 values"):
+            export(values, ["a", "b", "c"])

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deel_influence.labels import LabelIssues
 from deel_influence.model.influence_model import InfluenceModel
 from deel_influence.report.triage import Triage
 from deel_influence.utils.datasets import numbered_batches
@@ -47,6 +48,44 @@ def make_triage(
         scores=np.asarray(scores, float),
         ranks=np.argsort(np.argsort(-np.asarray(scores), kind="stable")) + 1,
     )
+
+
+def make_issues(triage: Triage, suspicion: np.ndarray, **columns: Any) -> LabelIssues:
+    """Label issues of a triage, that suggest the next of three classes; two labels are wrong."""
+    count = len(triage)
+    order = np.argsort(-np.asarray(suspicion), kind="stable")
+    known = {
+        "ids": triage.ids,
+        "labels": triage.labels,
+        "suggested": (triage.labels + 1) % 3,
+        "given_probability": np.full(count, 0.25),
+        "suggested_probability": np.full(count, 0.5),
+        "suspicion": np.asarray(suspicion, float),
+        "is_issue": np.isin(np.arange(count), order[:2]),
+        "outlier_score": np.linspace(0, 1, count),
+        "duplicate_of": np.full(count, None),
+        "neighbours": triage.ids[(np.arange(count)[:, None] + np.arange(1, 6)) % count],
+        "signals": {"head": np.asarray(suspicion, float)},
+        "class_names": triage.class_names,
+        "estimated_number": 2,
+        "interval": (1, 4),
+    }
+    return LabelIssues(**{**known, **columns})
+
+
+class KnownInfluence:
+    """A calculator whose influence of example j on example i is entry (i, j) of a matrix.
+
+    The examples are known by the first number of their input, their position.
+    """
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self.matrix = matrix
+
+    def influence_matrix(self, queries: tf.data.Dataset, train_set: tf.data.Dataset) -> np.ndarray:
+        rows = [x.numpy().reshape(len(x), -1)[:, 0] for x, _ in queries]
+        columns = [x.numpy().reshape(len(x), -1)[:, 0] for x, _ in train_set]
+        return self.matrix[np.ix_(*(np.concatenate(p).astype(int) for p in (rows, columns)))]
 
 
 def batches(*arrays: np.ndarray, batch_size: int = 4) -> tf.data.Dataset:

@@ -14,7 +14,7 @@ import pytest
 
 from deel_influence.report.contents import Curve, Table
 from deel_influence.report.page import write_report
-from tests.report.fakes import batches, make_triage
+from tests.report.fakes import batches, make_issues, make_triage
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.common.by import By  # noqa: E402 - only where it is installed
@@ -54,6 +54,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     write_report(folder / "pictures", triage, dataset, **extras)
     features = batches(x[:, 0, 0, :], LABELS)
     write_report(folder / "features", triage, features, **extras)
+    twins = np.where(np.arange(COUNT) == 1, 1000, None)
+    issues = make_issues(triage, SCORES, duplicate_of=twins)
+    write_report(folder / "issues", triage, dataset, issues=issues, **extras)
     named = replace(triage, ids=np.array([f"mail-{i}" for i in range(COUNT)]))
     display = {
         "text": ["word " * 100] * COUNT,
@@ -89,6 +92,12 @@ def pictures(browser: webdriver.Chrome, site: Site) -> webdriver.Chrome:
 @pytest.fixture
 def features(browser: webdriver.Chrome, site: Site) -> webdriver.Chrome:
     browser.get(f"{site.address}/features/index.html")
+    return browser
+
+
+@pytest.fixture
+def issues(browser: webdriver.Chrome, site: Site) -> webdriver.Chrome:
+    browser.get(f"{site.address}/issues/index.html")
     return browser
 
 
@@ -223,7 +232,7 @@ def test_the_page_can_be_read_without_scripts(browser: webdriver.Chrome, site: S
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-@pytest.mark.parametrize("kind", ["pictures", "features", "texts"])
+@pytest.mark.parametrize("kind", ["pictures", "features", "texts", "issues"])
 def test_a_script_in_the_data_is_shown_and_does_not_run(
     browser: webdriver.Chrome, kind: str, request: pytest.FixtureRequest
 ) -> None:
@@ -244,18 +253,21 @@ def test_a_script_that_came_in_unescaped_would_still_not_run(pictures: webdriver
     assert "Content Security Policy" in pictures.get_log("browser")[-1]["message"]
 
 
-def test_nothing_is_fetched_and_nothing_goes_wrong(browser: webdriver.Chrome, site: Site) -> None:
+@pytest.mark.parametrize("kind", ["pictures", "issues"])
+def test_nothing_is_fetched_and_nothing_goes_wrong(
+    browser: webdriver.Chrome, site: Site, kind: str
+) -> None:
     browser.get("about:blank")
-    for kind in ("browser", "performance"):
-        browser.get_log(kind)
+    for log in ("browser", "performance"):
+        browser.get_log(log)
     site.requests.clear()
-    browser.get(f"{site.address}/pictures/index.html")
+    browser.get(f"{site.address}/{kind}/index.html")
     sort_button(browser, "loss").click()
     assert browser.get_log("browser") == []
-    assert site.requests == ["/pictures/index.html"]
+    assert site.requests == [f"/{kind}/index.html"]
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     urls = requested_urls(browser)
-    assert f"{site.address}/pictures/index.html" in urls
+    assert f"{site.address}/{kind}/index.html" in urls
     others = [url for url in urls if not url.startswith(("data:", site.address))]
     assert others == []
 
@@ -269,7 +281,7 @@ def requested_urls(browser: webdriver.Chrome) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["pictures", "features", "texts"])
+@pytest.mark.parametrize("kind", ["pictures", "features", "texts", "issues"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_page_is_never_wider_than_the_screen(
     browser: webdriver.Chrome, site: Site, kind: str, width: int

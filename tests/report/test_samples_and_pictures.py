@@ -10,7 +10,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from deel_influence.report.pictures import MAX_SIDE, Picture, draw_file, draw_pictures, is_picture
+from deel_influence.report.pictures import (
+    MAX_SIDE,
+    Picture,
+    draw_file,
+    draw_pictures,
+    is_picture,
+    thinned,
+    thumbnail,
+)
 from deel_influence.report.samples import is_table, read_samples
 from tests.report.fakes import CountedPasses, batches
 
@@ -208,3 +216,22 @@ def test_a_function_that_does_not_fit_its_batch_is_refused() -> None:
 )
 def test_tables_are_told_from_tokens_and_waves(x: np.ndarray, names, expected: bool) -> None:
     assert is_table(x, names) is expected
+
+
+def test_others_are_read_as_thumbnails_and_the_first_ones_whole() -> None:
+    x = np.random.default_rng(0).integers(0, 255, (4, 200, 300, 3)).astype(np.uint8)
+    first, other = read_samples(batches(x), np.array([2, 1]), 4, num_large=1).inputs
+    np.testing.assert_array_equal(first, x[2])
+    np.testing.assert_array_equal(other, x[1, ::3, ::3])
+    words = np.array(["a", "b"], object)
+    assert thinned(words) is words
+
+
+@pytest.mark.parametrize(
+    ("side", "kind", "shape"), [(20, "png", (20, 10)), (200, "jpeg", (64, 32))]
+)
+def test_a_thumbnail_is_small_and_a_small_picture_is_its_own(side, kind, shape) -> None:
+    (picture,) = draw_pictures([np.random.default_rng(0).uniform(size=(side, side // 2, 3))])
+    small = thumbnail(picture)
+    assert decode(small, kind).shape == (*shape, 3)
+    assert (small is picture) is (side == 20)

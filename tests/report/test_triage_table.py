@@ -210,6 +210,23 @@ def test_a_model_that_learnt_too_little_is_told(labels, predicted, expected) -> 
         assert re.search(expected, doubt)
 
 
+@pytest.mark.parametrize(
+    ("sure", "expected"),
+    [
+        (0.59, "Doubt the probabilities: .* 59% on average, .* 75% of the labels"),
+        (0.95, "95% on average, .* train it less"),
+        (0.5, "train it longer"),
+        (0.65, None),
+        (0.85, None),
+    ],
+)
+def test_probabilities_that_are_off_are_told(sure: float, expected: str | None) -> None:
+    triage = make_triage(SMALL, np.ones(4), np.array([1, 0, 1, 1]))
+    chances = {"given_probability": np.zeros(4), "predicted_probability": np.full(4, sure)}
+    doubt = replace(triage, **chances).doubt
+    assert (doubt is None) if expected is None else re.search(expected, doubt)
+
+
 def test_a_triage_tells_in_short_what_it_is() -> None:
     triage = replace(make_triage(np.zeros(1000, int), np.arange(1000.0)), class_names=("<ham>",))
     assert repr(triage) == "<Triage of 1000 examples: id 1999 is the most suspicious>"

@@ -1,0 +1,61 @@
+"""A triage by label issues: its order, its suggestions, and what is said of it at the top."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..utils.formatting import format_number
+from .triage import Triage
+
+Issues = Any
+"""`deel_influence.labels.LabelIssues`, which builds on the modules here, so that they have no name
+for it."""
+
+
+def ranked_by(triage: Triage, issues: Issues) -> Triage:
+    """Return a triage with the suspicions and the order of label issues of the same examples.
+
+    Raises
+    ------
+    TypeError
+        If they are no label issues.
+    ValueError
+        If they are of other examples.
+    """
+    if not hasattr(issues, "estimated_number"):
+        message = (
+            "Argument `issues` must be what `find_label_issues` returns. Received: "
+            f"{type(issues).__name__}."
+        )
+        raise TypeError(message)
+    if not np.array_equal(triage.ids, issues.ids) or not np.array_equal(
+        triage.labels, issues.labels
+    ):
+        message = (
+            "Argument `issues` must be of the examples of the triage, in the same order. Received: "
+            f"{issues!r} beside {triage!r}. Find them again in the same dataset."
+        )
+        raise ValueError(message)
+    ranks = np.empty(len(triage), np.int64)
+    ranks[issues.order] = np.arange(1, len(triage) + 1)
+    return replace(triage, scores=issues.suspicion, ranks=ranks)
+
+
+def suggesting(triage: Triage, issues: Issues) -> Triage:
+    """Return a triage with the suggestions of label issues in the place of predictions."""
+    return replace(
+        ranked_by(triage, issues),
+        predicted=issues.suggested,
+        given_probability=issues.given_probability,
+        predicted_probability=issues.suggested_probability,
+    )
+
+
+def number_of(issues: Issues) -> tuple[str, str, str]:
+    """Return the estimated number of wrong labels as a figure of the page."""
+    low, high = (format_number(end) for end in issues.interval)
+    number = format_number(issues.estimated_number)
+    return f"about {number}", "labels are wrong, by estimate", f"between {low} and {high}"
