@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..errors import DataSourceError
+from ..utils.example_ids import with_names
 from .source import DataSource, batched
 
 ImageShape: TypeAlias = tuple[int | None, int | None, int | None]
@@ -69,22 +70,24 @@ def load_image_folder(
     dataset = tf.data.Dataset.from_tensor_slices((names, labels)).map(
         lambda name, label: (_read_image(name, shape), label), num_parallel_calls=tf.data.AUTOTUNE
     )
+    in_batches = batched(dataset, batch_size)
+    with_names(in_batches, find_unreadable=lambda: unreadable_among(names))
     return DataSource(
         name=folder.name,
-        dataset=batched(dataset, batch_size),
+        dataset=in_batches,
         ids=np.array([path.relative_to(folder).as_posix() for path in paths]),
         class_names=class_names,
         file_names=tuple(names),
     )
 
 
-def first_unreadable_image(file_names: Iterable[str]) -> str | None:
-    """Return the first of the files that cannot be decoded, or None if all of them can."""
+def unreadable_among(file_names: Iterable[str]) -> DataSourceError | None:
+    """Return the error that names the first image which cannot be decoded, if there is one."""
     for name in file_names:
         try:
             _decode(tf.io.read_file(name), channels=0)
         except tf.errors.OpError:
-            return name
+            return unreadable_image(name)
     return None
 
 

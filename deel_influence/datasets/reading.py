@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from ..errors import DataSourceError
-from .image_folder import first_unreadable_image, unreadable_image
+from .image_folder import unreadable_among
 from .source import DataSource
 
 READ_ERRORS = (
@@ -30,10 +30,9 @@ def reading_error(source: DataSource, error: tf.errors.OpError) -> DataSourceErr
     error
         What TensorFlow raised.
     """
-    if source.file_names is not None:
-        culprit = first_unreadable_image(source.file_names)
-        if culprit is not None:
-            return unreadable_image(culprit)
+    culprit = unreadable_among(source.file_names or ())
+    if culprit is not None:
+        return culprit
     message = (
         f"The data source must be readable to its end and fit the model. Received: "
         f"{source.name!r}, which fails with: {error.message}"

@@ -11,7 +11,7 @@ from ..model.reading import check_density
 from ..types import IdFunction
 from ..utils.datasets import Item, check_dataset, numbered_items
 from ..utils.devices import check_device
-from ..utils.example_ids import POSITION, check_id_fn, ids_of, with_names
+from ..utils.example_ids import POSITION, check_id_fn, ids_of, names_of, with_names
 from ..utils.lazy import is_lazy
 from ..utils.progress import check_verbose, progress_bar
 from ..utils.running import check_finite_inputs
@@ -111,7 +111,7 @@ class Pass:
         """Yield the batches with the ids of their examples."""
         data, process = self.dataset, engine.model.process_batch_for_loss_fn
         if self.ahead and not is_lazy(data):
-            data = with_names(data.prefetch(tf.data.AUTOTUNE), ids=ids_of(data))
+            data = with_names(data.prefetch(tf.data.AUTOTUNE), **vars(names_of(data)))
         return numbered_items(data, self.id_fn, self.argument, lambda batch: process(batch)[0])
 
     @property

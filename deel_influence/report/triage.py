@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from deel_influence.errors import LabelError, NonFiniteError
 from deel_influence.extras import require
+from deel_influence.model.fingerprint import weights_digest
 from deel_influence.model.influence_model import BaseInfluenceModel, check_influence_model
 from deel_influence.types import Batch, Data, Verbosity
 from deel_influence.utils.example_ids import as_ids, check_unique, names_of
@@ -262,7 +263,8 @@ def run_triage(
     Raises
     ------
     ValueError
-        If there is not one id for each example, or a class has no name.
+        If the calculator has another model, there is not one id for each example, or a class has
+        no name.
     NonFiniteError
         If a score, loss or prediction is NaN or infinite; the message says in which batch.
     LabelError
@@ -271,6 +273,7 @@ def run_triage(
         If there are no examples.
     """
     check_influence_model(influence_model)
+    _check_same_model(influence_model, calculator)
     given_ids = None if ids is None else check_unique(as_ids(ids, "ids"), "ids")
     read = _batch_reader(influence_model)
     loss = influence_model.loss_function.loss
@@ -292,6 +295,21 @@ def run_triage(
     ranks = _ranks(columns["scores"], columns["ids"])
     names = names_of(dataset).class_names if class_names is None else class_names
     return Triage(ranks=ranks, class_names=names, **columns)
+
+
+def _check_same_model(influence_model: BaseInfluenceModel, calculator: Any) -> None:
+    """Refuse a calculator of another model, unless it goes over several sets of weights."""
+    if hasattr(calculator, "checkpoints") or hasattr(calculator, "models"):
+        return
+    given = influence_model.model
+    scored = getattr(calculator, "model", influence_model).model
+    if scored is not given and weights_digest(scored) != weights_digest(given):
+        message = (
+            "Argument `influence_model` must be the model that `calculator` scores with. Received: "
+            f"{given.name!r} beside a calculator of {scored.name!r}, which has other weights. Pass "
+            "calculator.model."
+        )
+        raise ValueError(message)
 
 
 def _batch_reader(influence_model: BaseInfluenceModel) -> Kernel:

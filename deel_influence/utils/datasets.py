@@ -191,7 +191,7 @@ def count_examples(dataset: tf.data.Dataset, argument: str = "dataset") -> int:
         If it cannot be read to its end.
     """
     sizes = dense_dataset(dataset).map(lambda *batch: tf.shape(tf.nest.flatten(batch)[0])[0])
-    with reading(argument):
+    with reading(argument, dataset):
         return int(sizes.reduce(np.int64(0), lambda total, size: total + tf.cast(size, tf.int64)))
 
 
@@ -284,6 +284,13 @@ def _check_batched(element_spec: Any, argument: str, input_rank: int | None) -> 
     known = [shape for shape in shapes if shape.rank is not None]
     first_rank = shapes[0].rank if shapes else None
     is_single = input_rank is not None and first_rank == input_rank - 1
+    if is_single and isinstance(element_spec, dict) and all(shape.rank == 1 for shape in known):
+        message = (
+            f"Argument `{argument}` must yield inputs and labels. Received: the columns "
+            f"{list(element_spec)} alone. Pass (features, labels) as a tuple, as in "
+            "(frame.drop(columns=['label']), frame['label'])."
+        )
+        raise LabelError(message)
     if is_single or any(shape.rank == 0 for shape in known):
         message = (
             f"Argument `{argument}` must yield batches of examples. Received: elements of "

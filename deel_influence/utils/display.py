@@ -19,7 +19,9 @@ _FORMS = (
 )
 
 
-def shown_of(display: Any, count: int, positions: Iterable[int], argument: str) -> list[Any]:
+def shown_of(
+    display: Any, count: int, positions: Iterable[int], argument: str, in_column: bool = False
+) -> list[Any]:
     """Return what of some examples is shown.
 
     Parameters
@@ -33,6 +35,8 @@ def shown_of(display: Any, count: int, positions: Iterable[int], argument: str) 
         Which of them are shown, k positions.
     argument
         Name of the argument, for messages.
+    in_column
+        Whether it is a column of a table, where the name of a picture may be no more than a name.
 
     Returns
     -------
@@ -43,6 +47,8 @@ def shown_of(display: Any, count: int, positions: Iterable[int], argument: str) 
     ------
     ValueError
         If there is not one entry for each example.
+    DataSourceError
+        If all entries of a list name pictures, and one of these files is not there.
     """
     if hasattr(display, "iloc") and hasattr(display, "columns"):
         columns = range(len(display.columns))
@@ -52,7 +58,7 @@ def shown_of(display: Any, count: int, positions: Iterable[int], argument: str) 
             message = f"Argument `{argument}` must hold {_FORMS}. Received: an empty dict."
             raise ValueError(message)
         parts = [
-            shown_of(part, count, positions, f"{argument}[{name!r}]")
+            shown_of(part, count, positions, f"{argument}[{name!r}]", in_column=True)
             for name, part in display.items()
         ]
         return [dict(zip(map(str, display), row, strict=True)) for row in zip(*parts, strict=True)]
@@ -63,6 +69,8 @@ def shown_of(display: Any, count: int, positions: Iterable[int], argument: str) 
             f"Received: {len(entries)} entries for {count} examples."
         )
         raise ValueError(message)
+    if not in_column:
+        _check_picture_files(entries, argument)
     return [_entry(entries[i]) for i in positions]
 
 
@@ -127,9 +135,26 @@ def _entries(display: Any, argument: str) -> Sequence[Any]:
     return display
 
 
+def _check_picture_files(entries: Sequence[Any], argument: str) -> None:
+    """Refuse names of pictures that are not there, which would be shown as texts."""
+    if not all(_names_picture(entry) for entry in entries):
+        return
+    missing = next((path for path in entries if not os.path.isfile(path)), None)
+    if missing is not None:
+        message = (
+            f"Argument `{argument}` must name pictures that are there. Received: "
+            f"{str(missing)!r}, which is no file. Pass the paths with their folder."
+        )
+        raise DataSourceError(message)
+
+
+def _names_picture(value: Any) -> bool:
+    return isinstance(value, str) and value.lower().endswith(_PICTURE_SUFFIXES)
+
+
 def _entry(value: Any) -> Any:
     """Return a path where a text names a picture, and an array where a list holds one kind."""
-    if isinstance(value, str) and value.lower().endswith(_PICTURE_SUFFIXES):
+    if _names_picture(value):
         return Path(value) if os.path.isfile(value) else value
     if isinstance(value, list | tuple):
         same = all(isinstance(part, str) for part in value) or all(map(np.isscalar, value))

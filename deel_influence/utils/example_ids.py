@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,11 +27,14 @@ class Names:
         What the labels 0, 1, ... mean.
     feature_names
         What the columns of a table of inputs mean.
+    find_unreadable
+        Looks for the file that cannot be read, and returns the error that names it, or None.
     """
 
     ids: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
     feature_names: tuple[str, ...] | None = None
+    find_unreadable: Callable[[], Exception | None] = lambda: None
 
 
 _NAMES: weakref.WeakKeyDictionary[tf.data.Dataset, Names] = weakref.WeakKeyDictionary()

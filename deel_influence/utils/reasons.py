@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any
 
 import tensorflow as tf
 
 from ..errors import DataSourceError
-
-Element = TypeVar("Element")
+from .example_ids import names_of
 
 # A line of a protocol buffer, which some messages print whole: `name {`, `type: DT_FLOAT`, `}`.
 _PROTOCOL_LINE = re.compile(r'^(\w+ \{|\}|\w+: (".*"|\S+))$')
@@ -46,13 +45,15 @@ def _is_sentence(line: str) -> bool:
 
 
 @contextmanager
-def reading(argument: str) -> Iterator[None]:
+def reading(argument: str, dataset: tf.data.Dataset) -> Iterator[None]:
     """Say which dataset it was where TensorFlow fails to read one in the body.
 
     Parameters
     ----------
     argument
         What messages call the dataset.
+    dataset
+        The dataset, which may know how to find the file.
 
     Raises
     ------
@@ -67,10 +68,10 @@ def reading(argument: str) -> Iterator[None]:
             f"with {type(error).__name__}: {reason_of(error)}. Check the files and the functions "
             "that it is made of."
         )
-        raise DataSourceError(message) from error
+        raise names_of(dataset).find_unreadable() or DataSourceError(message) from error
 
 
-def readable(dataset: Iterable[Element], argument: str) -> Iterator[Element]:
+def readable(dataset: tf.data.Dataset, argument: str) -> Iterator[Any]:
     """Yield the elements of a dataset; what goes wrong is told as by `reading`."""
-    with reading(argument):
+    with reading(argument, dataset):
         yield from dataset

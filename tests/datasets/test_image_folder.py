@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from deel_influence.baselines.loss import LossScore
 from deel_influence.datasets.reading import READ_ERRORS, reading_error
 from deel_influence.datasets.sources import load_source
 from deel_influence.errors import DataSourceError
+from deel_influence.model.influence_model import InfluenceModel
 
 CLASSES = {"cat": 3, "ape": 4, "dog": 2}
 
@@ -86,6 +88,16 @@ def test_a_later_truncated_image_is_named_when_reading_fails(folder):
     with pytest.raises(READ_ERRORS) as raised:
         list(source.dataset)
     assert str(path) in str(reading_error(source, raised.value))
+
+
+def test_scoring_a_folder_with_a_truncated_image_names_the_file(folder):
+    path = folder / "cat" / "1.png"
+    path.write_bytes(path.read_bytes()[:40])
+    layers = [keras.Input((6, 5, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    calculator = LossScore(InfluenceModel(keras.Sequential(layers), loss_function=loss))
+    with pytest.raises(DataSourceError, match=r"cat/1\.png.*cannot be decoded.*remove"):
+        calculator.score(load_source(str(folder), batch_size=2))
 
 
 def test_another_failure_is_told_as_it_is(folder):

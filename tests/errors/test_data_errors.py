@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -64,6 +65,12 @@ ROWS: dict[str, Row] = {
     ),
     "single examples": row(
         lambda s: s.score(batches().unbatch()), NotBatchedError, "Add .batch(128)"
+    ),
+    "a table with its labels": row(
+        lambda s: s.score(pd.DataFrame(X, columns=list("abcd")).assign(label=Y)),
+        LabelError,
+        "['a', 'b', 'c', 'd', 'label'] alone",
+        "(features, labels) as a tuple",
     ),
     "single examples, one-hot": row(
         lambda s: s.score(batches(X, np.eye(3)[Y]).unbatch()), NotBatchedError, ".batch(128)"

@@ -116,7 +116,7 @@ DISPLAYS = {
     "records": ([{"a": 1}, {"b": 2}, {}, {"a": 3, "b": 4}], "a 1 b –"),
     "words": ([["a", "b"], ["c"], [], ["d"]], "a b"),
     "files": ([Path(f"sounds/{i}.wav") for i in range(4)], "sounds/0.wav"),
-    "names of pictures that are not here": ([f"{i}.png" for i in range(4)], "0.png"),
+    "names of pictures in a column": ({"file": [f"{i}.png" for i in range(4)]}, "file 0.png"),
     "function": (lambda batch: [f"label {y}" for y in batch[1].numpy()], "label 0"),
 }
 
@@ -174,6 +174,17 @@ def test_a_picture_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
     for path in (broken, tmp_path / "missing.png"):
         with pytest.raises(DataSourceError, match=f"`display` must name pictures.*{path.name}"):
             examples(tmp_path / "page", PHOTOS, display=[path] * 4)
+
+
+def test_names_of_pictures_that_are_not_there_are_no_texts(tmp_path: Path) -> None:
+    names = ["a.png", "b.PNG", "c.jpg", "d.png"]
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    names[0] = str(tmp_path / "a.png")
+    for display in (names, np.array(names)):
+        with pytest.raises(DataSourceError, match=r"`display` must name.*'b\.PNG', which is"):
+            examples(tmp_path / "page", TOKENS, display=display)
+    rows = examples(tmp_path / "mixed", TOKENS, display=["no picture", *names[1:]])
+    assert facts(rows[1]) == "b.PNG"
 
 
 @pytest.mark.parametrize(

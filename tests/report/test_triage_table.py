@@ -24,6 +24,7 @@ from deel_influence.errors import (
 )
 from deel_influence.influence.first_order import FirstOrderInfluenceCalculator
 from deel_influence.report.triage import Triage, run_triage
+from deel_influence.trac_in.tracin import TracIn
 from deel_influence.utils.digests import array_digest
 from tests.report.fakes import CountedPasses, KnownScores, batches, linear_model, make_triage
 
@@ -124,6 +125,16 @@ def test_the_scores_are_those_of_the_calculator(data, weights) -> None:
     calculator = FirstOrderInfluenceCalculator(model, batches(*data), ihvp_calculator="identity")
     triage = run_triage(model, calculator, batches(*data))
     np.testing.assert_array_equal(triage.scores, calculator.score(batches(*data)).values)
+
+
+def test_a_calculator_of_another_model_is_refused(data, weights) -> None:
+    model, same, other = (linear_model(w, LOGITS_LOSS) for w in (weights, weights, weights + 1))
+    calculator = FirstOrderInfluenceCalculator(model, batches(*data), ihvp_calculator="identity")
+    assert len(run_triage(same, calculator, batches(*data)).ids) == 10
+    with pytest.raises(ValueError, match="`influence_model` must be the model that `calculator`"):
+        run_triage(other, calculator, batches(*data))
+    # Checkpoints have weights of their own.
+    assert len(run_triage(other, TracIn([model, other], 0.1), batches(*data)).ids) == 10
 
 
 @pytest.mark.parametrize(
