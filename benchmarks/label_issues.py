@@ -88,17 +88,13 @@ def held_out(problem: Problem, epochs: int) -> np.ndarray:
     return np.exp(last[problem.folds, np.arange(len(problem.folds))])
 
 
-def found_by(scores: np.ndarray, wrong: np.ndarray, is_issue: np.ndarray | None) -> dict[str, Any]:
-    """Return average precision, recall after as many reads as mistakes, and more of a list."""
+def found_by(scores: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
+    """Return average precision, and recall after as many reads as mistakes."""
     first = np.argsort(-scores, kind="stable")[: int(wrong.sum())]
-    result = {
+    return {
         "average_precision": float(average_precision(scores, wrong)),
         "recall": float(wrong[first].mean()),
     }
-    if is_issue is not None:
-        result["precision_of_issues"] = float(wrong[is_issue].mean()) if is_issue.any() else 0.0
-        result["number_of_issues"] = int(is_issue.sum())
-    return result
 
 
 def row_of(problem: Problem, epochs: int, python: Path) -> dict[str, Any]:
@@ -111,13 +107,10 @@ def row_of(problem: Problem, epochs: int, python: Path) -> dict[str, Any]:
         SIGNALS[name](sources)
     seconds = time.perf_counter() - start
     for name, signal in SIGNALS.items():
-        found[name] = found_by(signal(sources), wrong, None)
+        found[name] = found_by(signal(sources), wrong)
     for name, signals in COMBINATIONS.items():
         suspicion = mean_rank([SIGNALS[signal](sources) for signal in signals])
-        is_issue = np.zeros(len(wrong), bool)
-        is_issue[np.argsort(-suspicion, kind="stable")[: sources.estimate().number]] = True
-        found[name] = found_by(suspicion, wrong, is_issue)
-    estimate = sources.estimate()
+        found[name] = found_by(suspicion, wrong)
     suggested = sources.log_probabilities.argmax(axis=1)
     row = {
         "problem": problem.name,
@@ -126,8 +119,6 @@ def row_of(problem: Problem, epochs: int, python: Path) -> dict[str, Any]:
         "training_accuracy": float(problem.trained(-1)["acc"][epochs - 1]),
         "examples": len(wrong),
         "wrong": int(wrong.sum()),
-        "estimated": estimate.number,
-        "interval": list(estimate.interval),
         "disputed_of_wrong": float((suggested != labels)[wrong].mean()),
         "seconds_model_and_data": seconds,
     }
@@ -139,9 +130,9 @@ def row_of(problem: Problem, epochs: int, python: Path) -> dict[str, Any]:
         theirs = by_cleanlab(python, problem.cache, labels, probabilities)
         row["cleanlab_version"] = str(theirs.pop("version"))
         row[f"{name}: number"] = int(theirs.pop("number"))
-        is_issue = theirs.pop("is_issue")
+        row[f"{name}: precision_of_issues"] = float(wrong[theirs.pop("is_issue")].mean())
         for method, scores in theirs.items():
-            found[f"{name}: {method}"] = found_by(scores, wrong, is_issue)
+            found[f"{name}: {method}"] = found_by(scores, wrong)
     return row | {"methods": found}
 
 
@@ -197,46 +188,27 @@ def ratios(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def numbers(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the lines of the table of estimated numbers."""
-    lines = [
-        "| network | training accuracy | wrong | estimated | interval | cleanlab | precision of "
-        "`is_issue` | cleanlab's |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        methods = row["methods"]
-        ours = methods["+ record + five refits"]["precision_of_issues"]
-        theirs = methods[f"{CLEANLAB}: self_confidence"]["precision_of_issues"]
-        low, high = row["interval"]
-        lines.append(
-            f"| {network(row, rows)}, seed {row['seed']} | {row['training_accuracy']:.2f} | "
-            f"{row['wrong']} | {row['estimated']} | {low} to {high} | "
-            f"{row[f'{CLEANLAB}: number']} | {ours:.2f} | {theirs:.2f} |"
-        )
-    return lines
-
-
 def update_page(rows: list[dict[str, Any]]) -> None:
     """Put the tables into the page, each between its marks."""
     text = PAGE.read_text(encoding="utf-8")
-    for name, lines in (
-        ("precision", table(rows)),
-        ("ratios", ratios(rows)),
-        ("numbers", numbers(rows)),
-    ):
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        block = "\n".join([begin, "", *lines, "", end])
-        text = re.sub(f"{begin}.*?{end}", lambda _, block=block: block, text, flags=re.S)
+    for name, lines in (("precision", table(rows)), ("ratios", ratios(rows))):
+        text = with_table(text, name, lines)
     PAGE.write_text(text, encoding="utf-8")
 
 
-def _rounded(nest: Any) -> Any:
+def with_table(text: str, name: str, lines: list[str]) -> str:
+    """Return the text of a page with lines between the marks of that name."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    block = "\n".join([begin, "", *lines, "", end])
+    return re.sub(f"{begin}.*?{end}", lambda _: block, text, flags=re.S)
+
+
+def rounded(nest: Any) -> Any:
     """Return numbers with the four digits that a second run would agree on."""
     if isinstance(nest, dict):
-        return {name: _rounded(part) for name, part in nest.items()}
+        return {name: rounded(part) for name, part in nest.items()}
     if isinstance(nest, list):
-        return [_rounded(part) for part in nest]
+        return [rounded(part) for part in nest]
     return round(nest, 4) if isinstance(nest, float) else nest
 
 
@@ -257,7 +229,7 @@ def main() -> None:
             for epochs in (problem.kind.short, problem.kind.long):
                 rows.append(row_of(problem, epochs, options.cleanlab))
                 print(name, seed, epochs, f"{precision(rows[-1], 'model + data'):.3f}", flush=True)
-    write_json(options.out, {"rows": _rounded(rows)})
+    write_json(options.out, {"rows": rounded(rows)})
     if options.out == RESULT:
         update_page(rows)
 

@@ -78,7 +78,8 @@ class Problem:
     ----------
     name
         ``c10_`` (images) or ``sqz_`` (features of a pretrained network) with the name of a set of
-        human labels, or ``spambase``, ``adult`` or ``mnist``, whose labels are flipped.
+        human labels, and ``_rest`` for the images after the first 6,000; or ``spambase``,
+        ``adult`` or ``mnist``, whose labels are flipped.
     seed
         Fixes flips, folds and networks.
     folder
@@ -100,13 +101,13 @@ class Problem:
     @cached_property
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Inputs, given labels, and which are wrong."""
-        kind, _, labels = self.name.partition("_")
+        kind, *labels = self.name.split("_")
         if labels:
             data = np.load(self.folder / "cifar10n_10k.npz")
-            given = data[labels][:NUM_IMAGES].astype(np.int64)
-            x = data["x"][:NUM_IMAGES]
+            part = slice(NUM_IMAGES, None) if labels[1:] else slice(NUM_IMAGES)
+            given, x = data[labels[0]][part].astype(np.int64), data["x"][part]
             x = self._pretrained(x) if kind == "sqz" else x / np.float32(255) - np.float32(0.5)
-            return x.astype(np.float32), given, given != data["clean"][:NUM_IMAGES]
+            return x.astype(np.float32), given, given != data["clean"][part]
         data = np.load(self.folder / f"{self.name}.npz")
         n = {"spambase": None, "adult": 6000, "mnist": 5000}[self.name]
         x, labels = data["x_train"][:n].astype(np.float32), data["y_train"][:n].astype(np.int64)
@@ -117,7 +118,7 @@ class Problem:
         return x, *_flipped(labels, self.seed)
 
     def _pretrained(self, images: np.ndarray) -> np.ndarray:
-        file = self.cache / "sqz_features.npy"
+        file = self.cache / f"sqz_features_{len(images)}.npy"
         if not file.exists():
             network = keras.models.load_model(self.folder / "squeezenet_v1_1_notop.keras")
 
