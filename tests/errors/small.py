@@ -58,7 +58,9 @@ class Small:
 
     @cached_property
     def calculator(self) -> FirstOrderInfluenceCalculator:
-        return FirstOrderInfluenceCalculator(self.model, self.data, "identity")
+        calculator = FirstOrderInfluenceCalculator(self.model, self.data, "identity")
+        calculator.score(self.data, verbose=0)  # whatever runs first, it has seen good data
+        return calculator
 
     @cached_property
     def strategy(self) -> Path:

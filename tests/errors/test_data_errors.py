@@ -134,6 +134,9 @@ ROWS: dict[str, Row] = {
     ),
     "a class too many": row(lambda s: s.score(batches(X, Y + 1)), BatchError, "label value of 3"),
     "a class below zero": row(lambda s: s.score(batches(X, Y - 1)), BatchError, "-1"),
+    "a class below zero in the first data that a model sees": row(
+        lambda s: s.score(batches(X, Y - 1), start_layer=-1), LabelError, "-1"
+    ),
     "a class too many, later": row(
         lambda s: s.score(batches(X, np.where(np.arange(N) < N - 1, Y, 9))), BatchError, "batch 1"
     ),
