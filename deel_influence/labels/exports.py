@@ -65,6 +65,8 @@ def label_studio_config(issues: LabelIssues, kind: str = "text") -> str:
 
     Raises
     ------
+    LabelError
+        If the labels are values, and no classes.
     ValueError
         If there is no such kind.
     """
@@ -97,6 +99,8 @@ def label_studio_tasks(issues: LabelIssues, shown: Sequence[Any], kind: str = "t
 
     Raises
     ------
+    LabelError
+        If the labels are values, and no classes.
     ValueError
         If there is no such kind, or not one thing to show for each example.
     """
@@ -174,6 +178,8 @@ def argilla_records(issues: LabelIssues, shown: Sequence[Any], field: str = "tex
 
     Raises
     ------
+    LabelError
+        If the labels are values, and no classes.
     ValueError
         If there is not one thing to show for each example.
     """
@@ -229,6 +235,11 @@ def set_fiftyone_fields(
     Returns
     -------
     How many samples were of examples.
+
+    Raises
+    ------
+    LabelError
+        If the labels are values, and no classes.
     """
     from fiftyone import Classification
 
@@ -267,6 +278,8 @@ def write_projector(
 
     Raises
     ------
+    LabelError
+        If the labels are values, and no classes.
     ValueError
         If features are not of shape ``(n, d)``.
     """
@@ -302,6 +315,7 @@ def write_projector(
 
 def class_texts(issues: LabelIssues) -> list[str]:
     """Return what the classes are called, by number where they have no names."""
+    _probabilities(issues)  # which values have none of
     if issues.class_names is not None:
         return [str(name) for name in issues.class_names]
     classes = np.concatenate([issues.labels, issues.suggested])

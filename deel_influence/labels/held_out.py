@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import NonFiniteError
 from ..utils.files import npz_path
-from ..utils.records import Arrays, RecordKind, Settings
+from ..utils.records import Arrays, RecordKind, Settings, differing
 from .reading import losses_of, margins_of
 
 CROSS_FIT = RecordKind("cross-fit", "Train again with `cross_fit`.")
@@ -157,8 +157,7 @@ class EpochSums:
         """
 
         def take(header: Settings, found: Arrays) -> None:
-            stored = header["run"]
-            names = [name for name in settings if stored.get(name) != settings[name]]
+            names = differing(header["run"], settings)
             if names:
                 raise FOLD.refused(file, f"is of another run: {', '.join(names)} differ")
             self.probabilities, self.losses, self.margins = (found[name] for name in _SUMS)

@@ -182,9 +182,9 @@ class _AfterEpochs(keras.callbacks.Callback):
 def _labels_for(model: keras.Model, x: Any, y: Any) -> tuple[np.ndarray, int]:
     """Return the classes ``(n,)``, and how many the model knows."""
     predictor = _Predictor(model, x)
-    num_classes = int(predictor.scores().shape[1])
-    loss = predictor.wrapped.loss_function.loss
-    labels, _ = read_labels(y, predictor.outputs(), loss, predictor.reader.from_logits)
+    outputs, loss = predictor.outputs(), predictor.wrapped.loss_function.loss
+    num_classes = int(predictor.reader.scores(outputs).shape[1])
+    labels, _ = read_labels(y, outputs, loss, predictor.reader.from_logits)
     return check_classes(labels, num_classes), num_classes
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -63,14 +63,16 @@ class Kernel:
         jit_compile: bool = False,
         compiled: bool = True,
         state: Sequence[tf.Tensor] | None = None,
-        traces: MutableMapping[Any, Any] | None = None,
+        traces: dict[Any, Any] | None = None,
     ) -> None:
         self._function = function
         self.is_compiled = compiled
         self._jit_compile = jit_compile
         self._state = None if state is None else list(state)
         self._state_specs = [tf.TensorSpec(t.shape, t.dtype) for t in self._state or ()]
-        self._concrete: MutableMapping[Any, Any] = {} if traces is None else traces
+        # A text, whose hash is kept: calls look it up.
+        self._state_form = str(self._state_specs)
+        self._concrete: dict[Any, Any] = {} if traces is None else traces
 
     @property
     def num_traces(self) -> int:
@@ -115,7 +117,7 @@ class Kernel:
         with placed, derivatives_checked():
             if not self.is_compiled:
                 return self._computed(looked_at, arguments, state)
-            key = (looked_at, _form(arguments), device, *self._state_specs)
+            key = (looked_at, _form(arguments), device, self._state_form)
             if key not in self._concrete:
                 self._concrete[key] = self._trace(looked_at, arguments, flat)
             return self._concrete[key](*state, *flat)

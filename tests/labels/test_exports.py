@@ -248,9 +248,14 @@ def test_what_does_not_fit_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_values_are_no_classes_to_choose_among():
+def test_values_are_no_classes_to_choose_among(tmp_path):
     values = replace(issues(), labels=np.array([0.5, 1.5, 2.5]), class_names=None)
     values = replace(values, given_probability=None, suggested_probability=None)
     for export in (label_studio_tasks, argilla_records):
         with pytest.raises(LabelError, match="of 3 values"):
             export(values, ["a", "b", "c"])
+    with pytest.raises(LabelError, match="of 3 values"):
+        label_studio_config(values)
+    with pytest.raises(LabelError, match="of 3 values"):
+        write_projector(values, np.zeros((3, 2)), tmp_path)
+    assert not list(tmp_path.iterdir())
