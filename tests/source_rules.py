@@ -32,6 +32,7 @@ LEVELS = {
     "baselines": 5,
     "training_dynamics": 5,
     "boundary_based": 5,
+    "store": 5,
     "labels": 6,
     "evaluation": 6,
     "benchmark": 6,

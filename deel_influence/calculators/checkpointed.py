@@ -115,6 +115,11 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
                 results = join(self._passes(block, compute, data))
             yield from zip(block, map(tf.convert_to_tensor, results), strict=True)
 
+    def kept_vectors(self, data: Pass) -> Iterator[tuple[Item, np.ndarray, np.ndarray | None]]:
+        self._check_products()
+        for item, rows in self._vectors(data):
+            yield item, rows.numpy(), None
+
     def _vector_settings(self) -> tuple:
         # The digest of the vectors' origin covers the weights that are loaded: always the first.
         with self._lock:

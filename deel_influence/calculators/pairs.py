@@ -79,6 +79,67 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
         """Return the scores ``(m, b)`` of a training batch; traceable."""
         return self._pairwise(factors, self._train_vectors(batch))
 
+    def _kept_vectors(self, batch: Batch) -> tf.Tensor:
+        """Return what an index keeps of training examples, ``(b, d)``; traceable.
+
+        Scores are its products with what `_asking_vectors` gives of queries. May be overridden,
+        both together, where less than the influence vectors will do.
+        """
+        return self._train_vectors(batch)
+
+    def _asking_vectors(self, batch: Batch) -> tf.Tensor:
+        """Return what an index is asked with, ``(b, d)``; traceable."""
+        return self._query_vectors(batch)
+
+    def _kept_with_scores(self, batch: Batch) -> tf.Tensor:
+        """Return `_kept_vectors` and in a last column `_self_scores`, ``(b, d + 1)``; traceable."""
+        return tf.concat([self._kept_vectors(batch), self._self_scores(batch)[:, None]], axis=1)
+
+    def columns_of_layers(self) -> list[tuple[str, int, int]]:
+        """Return each layer with the first and the last of its columns in an index, plus one.
+
+        Empty where columns mix layers.
+        """
+        return []
+
+    def kept_vectors(self, data: Pass) -> Iterator[tuple[Item, np.ndarray, np.ndarray | None]]:
+        """Yield each training batch with what an index keeps of it, and with its scores.
+
+        Parameters
+        ----------
+        data
+            The pass.
+
+        Yields
+        ------
+        The batch, vectors ``(b, d)``, and the score of each example for itself, ``(b,)``, or None
+        where several checkpoints add up to it.
+
+        Raises
+        ------
+        ValueError
+            If scores are no products of vectors.
+        """
+        self._check_products()
+        for item, rows in self._computed(data, self._kept_with_scores, axis=0):
+            values = rows.numpy()
+            yield item, values[:, :-1], values[:, -1]
+
+    def asking_vectors(self, queries: Pass) -> Iterator[tuple[Item, np.ndarray]]:
+        """Yield each batch of queries with the vectors ``(b, d)`` that an index is asked with."""
+        self._check_products()
+        for item, rows in self._computed(queries, self._asking_vectors, axis=0):
+            yield item, rows.numpy()
+
+    def _check_products(self) -> None:
+        if type(self)._pairwise is PairCalculator._pairwise:
+            return
+        message = (
+            "Argument `calculator` must score pairs by products of vectors, for an index to keep "
+            f"these. Received: {self!r}, which has another rule. Use `influence_matrix` or `top_k`."
+        )
+        raise ValueError(message)
+
     def _self_scores(self, batch: Batch) -> tf.Tensor:
         queries, train = self._query_vectors(batch), self._train_vectors(batch)
         return tf.linalg.diag_part(self._pairwise(queries, train))

@@ -86,7 +86,7 @@ def check_examples(model: BaseInfluenceModel, batch: Batch) -> None:
     tolerance = _tolerance(model)
     cuts = [*range(1, min(NUM_ALONE, count)), count]
     parts = [first, *(_computed(model, _rows(some, *cut)) for cut in itertools.pairwise(cuts))]
-    if _losses_agree(whole, parts, tolerance):
+    if _losses_agree(whole, parts, tolerance) or _rounding_alone(model, whole, parts, tolerance):
         return
     if not _losses_agree(whole, [_computed(model, some)], tolerance):
         message = (
@@ -120,6 +120,27 @@ def _losses_agree(whole: _Computed, parts: Sequence[_Computed], tolerance: float
     """Compare the losses of a batch with those of its parts."""
     together = np.concatenate([np.asarray(part.losses, np.float64) for part in parts])
     return _agree(np.asarray(whole.losses, np.float64), together, tolerance)
+
+
+def _rounding_alone(
+    model: BaseInfluenceModel, whole: _Computed, parts: Sequence[_Computed], tolerance: float
+) -> bool:
+    """Tell whether losses differ only because they are as small as the rounding of the outputs.
+
+    So they are where a model fits its data exactly. From the same outputs they are the same then.
+    """
+    expected = tf.nest.flatten(whole.outputs)
+    found = zip(*(tf.nest.flatten(part.outputs) for part in parts), strict=True)
+    outputs = []
+    for one, several in zip(expected, found, strict=True):
+        if any(part.shape[1:] != one.shape[1:] for part in several):
+            return False
+        outputs.append(tf.concat(several, axis=0))
+        if not _agree(one, outputs[-1], tolerance):
+            return False
+    together = tf.nest.pack_sequence_as(whole.outputs, outputs)
+    losses = model.loss_function(whole.read[1], together, whole.read[2])
+    return _losses_agree(_Computed(whole.read, together, losses), parts, tolerance)
 
 
 def _with_calls(model: BaseInfluenceModel, batch: Batch) -> _Computed:

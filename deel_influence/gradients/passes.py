@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -42,6 +42,8 @@ class Pass:
         which examples only add up, does not ask for it.
     ahead
         Whether batches are prepared while others are computed, where the dataset does not do it.
+    wanted
+        Whether a batch is yielded; the others are read and passed over. None takes all.
     """
 
     dataset: tf.data.Dataset
@@ -52,6 +54,7 @@ class Pass:
     verbose: str | int = 0
     in_order: bool = True
     ahead: bool = False
+    wanted: Callable[[Item], bool] | None = None
 
     def checked(self, engine: GradientEngine, opened: bool = False) -> Pass:
         """Refuse what cannot be gone over, and return the pass.
@@ -94,12 +97,15 @@ class Pass:
         """
         check_dataset(self.dataset, self.argument)
         total = int(tf.data.experimental.cardinality(self.dataset))
-        yield from progress_bar(
+        items = progress_bar(
             self._settled((engine, *others)),
             self.description,
             total if total >= 0 else None,
             self.verbose,
         )
+        for item in items:
+            if self.wanted is None or self.wanted(item):
+                yield item
 
     def id_type(self, engine: GradientEngine) -> tf.DType:
         """Return the type of the ids; where a function reads them, of those of the first batch."""

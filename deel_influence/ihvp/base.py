@@ -34,11 +34,12 @@ from ..utils.portable import SharedDataset
 from ..utils.running import run
 from ..utils.separable import Separable
 from .damping import AUTO, damping_vector, resolve_damping
+from .kept_factors import KeptFactors
 from .parts import SETTINGS_OF_THE_FINISH, FitOfParts
 from .persistence import REGISTERED, STRATEGY, loaded, unpickled
 
 
-class InverseHessianVectorProduct(FitOfParts, Separable, ABC):
+class InverseHessianVectorProduct(FitOfParts, KeptFactors, Separable, ABC):
     """Products with ``H⁻¹`` and ``H``, for whole batches of vectors; rows are vectors.
 
     A strategy is one subclass with two hooks, `_solve` and `_multiply`. One that can score

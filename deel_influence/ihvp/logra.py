@@ -139,7 +139,23 @@ class LoGraIHVP(InverseHessianVectorProduct):
         return tf.matmul(self.projection.project(gradients), self._inverse)
 
     def scores(self, factors: tf.Tensor, gradients: BatchGradients) -> tf.Tensor:
-        return tf.matmul(factors, self.projection.project(gradients), transpose_b=True)
+        return tf.matmul(factors, self.train_factors(gradients), transpose_b=True)
+
+    def train_factors(self, gradients: BatchGradients) -> tf.Tensor:
+        """Return ``P g_i``, shape ``(b, k)``."""
+        return self.projection.project(gradients)
+
+    def asking_factors(self, gradients: BatchGradients) -> tf.Tensor:
+        return self.query_factors(gradients)
+
+    def columns_of_layers(self) -> list[tuple[str, int, int]]:
+        layers = self.projection.layer_of_feature
+        if layers is None:
+            return []
+        blocks = self.model.layout.blocks
+        ends = np.searchsorted(layers, np.arange(len(blocks)), side="right").tolist()
+        starts = [0, *ends[:-1]]
+        return [(b.name, *slot) for b, *slot in zip(blocks, starts, ends, strict=True)]
 
     def products(self, factors: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         return tf.matmul(factors, self.projection.apply(vectors), transpose_b=True)

@@ -169,6 +169,7 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
     def _solving_hooks(self) -> frozenset[str]:
         """Return the names of the hooks that solve for `H⁻¹`."""
         hooks = {"_self_scores", "_query_factors", "_train_vectors"}
+        hooks |= {"_kept_with_scores", "_asking_vectors"}
         return frozenset(hooks | ({"_scores_of_batch"} if self.normalize else set()))
 
     def _separated(self) -> Separated | None:
@@ -209,6 +210,17 @@ class FirstOrderInfluenceCalculator(BaseInfluenceCalculator, BaseGroupInfluenceC
         if self.normalize == "loss":
             return _root(scores)
         return self._divided(scores, gradients)
+
+    def _kept_vectors(self, batch: Batch) -> tf.Tensor:
+        gradients = self.engine.graph_gradients(batch)
+        factors = self.ihvp_calculator.train_factors(gradients)
+        return tf.transpose(self._divided(tf.transpose(factors), gradients))
+
+    def _asking_vectors(self, batch: Batch) -> tf.Tensor:
+        return self.ihvp_calculator.asking_factors(self.query_engine.graph_gradients(batch))
+
+    def columns_of_layers(self) -> list[tuple[str, int, int]]:
+        return self.ihvp_calculator.columns_of_layers()
 
     def _divided(self, scores: tf.Tensor, gradients: BatchGradients) -> tf.Tensor:
         """Divide scores ``(..., b)`` of a training batch as `normalize` asks."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,7 @@ UNREADABLE = (
     EOFError,
     ValueError,
     KeyError,
+    struct.error,
     RuntimeError,  # an archive that seems to be encrypted, or another method; JSON too deep
     zipfile.BadZipFile,
     zlib.error,
@@ -44,6 +46,8 @@ UNREADABLE = (
 _ODD = (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError)
 
 _HEADER, _CHECKSUM = "header", "checksum"
+# Where in the header of a member of an archive the two lengths stand that vary.
+_LENGTHS_AT = 26
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -115,7 +119,12 @@ class RecordKind:
                     np.savez(stream, **content)
         return Path(path)
 
-    def read(self, path: str | Path, parse: Callable[[Settings, Arrays], Parsed]) -> Parsed:
+    def read(
+        self,
+        path: str | Path,
+        parse: Callable[[Settings, Arrays], Parsed],
+        mapped: bool = False,
+    ) -> Parsed:
         """Return what a record says.
 
         Parameters
@@ -125,13 +134,16 @@ class RecordKind:
         parse
             Makes the result of settings and arrays. An error that it meets in odd content becomes
             one of this kind.
+        mapped
+            Whether the arrays are maps of the file, which are read where they are used. Their sizes
+            are checked, and their content is not.
 
         Raises
         ------
         DataSourceError
             If the file is missing, damaged, of another kind or version, or of odd content.
         """
-        header, arrays = self._content(Path(path))
+        header, arrays = self._content(Path(path), mapped)
         with self.parsing(path):
             return parse(header, arrays)
 
@@ -153,13 +165,13 @@ class RecordKind:
         )
         return self.error(message)
 
-    def _content(self, path: Path) -> tuple[Settings, Arrays]:
+    def _content(self, path: Path, mapped: bool) -> tuple[Settings, Arrays]:
         arrays: Arrays = {}
         try:
             if path.suffix == ".json":
                 header = json.loads(path.read_text(encoding="utf-8"))
             else:
-                arrays = read_arrays(path, is_stored=True)
+                arrays = map_arrays(path) if mapped else read_arrays(path, is_stored=True)
                 header = json.loads(arrays.pop(_HEADER, np.array([])).tobytes() or b"null")
         except FileNotFoundError as error:
             raise self.refused(path, "is not there") from error
@@ -172,7 +184,8 @@ class RecordKind:
         if header.get("version") != self.version:
             versions = f"{header.get('version')!r} and not {self.version}"
             raise self.refused(path, f"is of version {versions}")
-        if header.pop(_CHECKSUM, None) != _checksum(header, arrays):
+        checksum = header.pop(_CHECKSUM, None)
+        if not mapped and checksum != _checksum(header, arrays):
             raise self.refused(path, "was changed since it was written: its checksum is another")
         return header, arrays
 
@@ -211,23 +224,57 @@ def read_arrays(
             name = member.filename.removesuffix(".npy")
             if not wanted(name):
                 continue
-            if is_stored and member.compress_type != zipfile.ZIP_STORED:
-                message = f"{member.filename} is compressed"
-                raise ValueError(message)
+            if is_stored:
+                _check_stored(member)
             with archive.open(member) as file:
-                _check_size(file, member)
+                _checked_form(file, member)
             with archive.open(member) as file:
                 arrays[name] = npy.read_array(file, allow_pickle=False)
     return arrays
 
 
-def _check_size(file: IO[bytes], member: zipfile.ZipInfo) -> None:
-    """Refuse an array that declares another size than its file has, or holds Python objects."""
+def map_arrays(path: Path) -> Arrays:
+    """Return the arrays of an uncompressed ``.npz`` file as maps of it, which cannot be written to.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `read_arrays`.
+    """
+    arrays: Arrays = {}
+    with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        for member in archive.infolist():
+            _check_stored(member)
+            with archive.open(member) as file:
+                shape, fortran, dtype = _checked_form(file, member)
+                within = file.tell()
+            stream.seek(member.header_offset + _LENGTHS_AT)
+            lengths = struct.unpack("<HH", stream.read(4))  # of the name, and of what follows it
+            start = stream.tell() + sum(lengths) + within
+            name = member.filename.removesuffix(".npy")
+            if 0 in shape:  # nothing of a file can be mapped
+                arrays[name] = np.empty(shape, dtype)
+            else:
+                arrays[name] = np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+    return arrays
+
+
+def _check_stored(member: zipfile.ZipInfo) -> None:
+    if member.compress_type != zipfile.ZIP_STORED:
+        message = f"{member.filename} is compressed"
+        raise ValueError(message)
+
+
+def _checked_form(file: IO[bytes], member: zipfile.ZipInfo) -> tuple[tuple, bool, np.dtype]:
+    """Return shape, order and type of an array.
+
+    One that declares another size than its file has, or holds Python objects, is refused.
+    """
     version = npy.read_magic(file)
     if version not in _HEADERS:
         message = f"{member.filename} is of NumPy's version {version}"
         raise ValueError(message)
-    shape, _, dtype = _HEADERS[version](file)
+    shape, fortran, dtype = _HEADERS[version](file)
     if dtype.hasobject:
         message = f"{member.filename} holds Python objects, such as texts of dtype=object"
         raise ValueError(message)
@@ -235,6 +282,7 @@ def _check_size(file: IO[bytes], member: zipfile.ZipInfo) -> None:
     if size != member.file_size - file.tell():
         message = f"{member.filename} declares {size} bytes and has {member.file_size}"
         raise ValueError(message)
+    return shape, fortran, dtype
 
 
 def _checksum(header: Mapping[str, Any], arrays: Arrays) -> str:

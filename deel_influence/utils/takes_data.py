@@ -14,6 +14,7 @@ from .intake import as_dataset
 
 _ANNOTATIONS = ("Data", "Data | None", "Data | PartialFit")
 _MODELS = ("model", "influence_model", "model_influence")
+_HOLDERS = ("self", "calculator")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -66,4 +67,5 @@ def _converted(value: Any, argument: str, model: Any) -> Any:
 
 def _model_among(given: Mapping[str, Any]) -> Any:
     named = (given[name] for name in _MODELS if name in given)
-    return next(named, None) or getattr(given.get("self"), "model", None)
+    held = (getattr(given.get(name), "model", None) for name in _HOLDERS)
+    return next(named, None) or next(filter(None, held), None)

@@ -280,3 +280,12 @@ def test_scores_that_are_all_zero_are_said_to_say_nothing():
     calculator = FirstOrderInfluenceCalculator(wrapped, dataset, "identity")
     with pytest.warns(NoGradientWarning, match="All 20 scores .* are 0"):
         calculator.score(dataset)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_model_that_fits_its_data_exactly_is_not_refused(seed):
+    x = np.random.default_rng(seed).normal(size=(N, 40)).astype("float32")
+    model = keras.Sequential([keras.Input((40,)), layers.Dense(1, use_bias=False)])
+    model.set_weights([np.ones((40, 1), "float32")])
+    dataset = tf.data.Dataset.from_tensor_slices((x, x.sum(axis=1, keepdims=True)))
+    check_examples(BaseInfluenceModel(model, loss_function="mse"), next(iter(dataset.batch(N))))
