@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import re
@@ -9,8 +10,11 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-# Read once, when TensorFlow is imported.
+# Read once, when TensorFlow is imported. Operations of tests are so small that handing them to
+# other threads costs more than they do, and each core has a process of its own.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import keras
 import pytest
@@ -26,6 +30,8 @@ def pytest_configure() -> None:
 
     So can placement on a device be seen without a GPU.
     """
+    # Traced functions are many small objects that live long: look through them less often.
+    gc.set_threshold(50_000, 20, 50)
     # The processes that run the tests inherit it, and agree on the order.
     os.environ.setdefault(ORDER_VARIABLE, str(random.SystemRandom().randrange(10_000)))
     (cpu,) = tf.config.list_physical_devices("CPU")

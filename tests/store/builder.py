@@ -1,0 +1,41 @@
+"""A program that builds a small index slowly: ``python builder.py FOLDER PAUSE``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deel_influence.influence import FirstOrderInfluenceCalculator
+from deel_influence.model import BaseInfluenceModel
+from deel_influence.store import Index, build_index
+from deel_influence.utils import as_dataset
+
+N, BATCH, PART = 120, 4, 8
+
+
+def build(path: str | Path, pause: float = 0.0) -> Index:
+    """Build the index, with a pause before each batch."""
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model = BaseInfluenceModel(network, loss_function=loss)
+    draws = np.random.default_rng(0)
+    x, y = draws.normal(size=(N, 4)).astype("float32"), draws.integers(0, 3, N)
+    train = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
+    calculator = FirstOrderInfluenceCalculator(model, train, "logra", seed=0)
+
+    def batches():
+        for start in range(0, N, BATCH):
+            time.sleep(pause)
+            yield x[start : start + BATCH], y[start : start + BATCH]
+
+    return build_index(calculator, as_dataset(batches), path, part_size=PART, verbose=0)
+
+
+if __name__ == "__main__":
+    build(sys.argv[1], float(sys.argv[2]))
