@@ -115,7 +115,9 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
                 results = join(self._passes(block, compute, data))
             yield from zip(block, map(tf.convert_to_tensor, results), strict=True)
 
-    def kept_vectors(self, data: Pass) -> Iterator[tuple[Item, np.ndarray, np.ndarray | None]]:
+    def kept_vectors(
+        self, data: Pass, scored: bool
+    ) -> Iterator[tuple[Item, np.ndarray, np.ndarray | None]]:
         self._check_products()
         for item, rows in self._vectors(data):
             yield item, rows.numpy(), None

@@ -102,18 +102,22 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
         """
         return []
 
-    def kept_vectors(self, data: Pass) -> Iterator[tuple[Item, np.ndarray, np.ndarray | None]]:
+    def kept_vectors(
+        self, data: Pass, scored: bool
+    ) -> Iterator[tuple[Item, np.ndarray, np.ndarray | None]]:
         """Yield each training batch with what an index keeps of it, and with its scores.
 
         Parameters
         ----------
         data
             The pass.
+        scored
+            Whether scores are computed.
 
         Yields
         ------
-        The batch, vectors ``(b, d)``, and the score of each example for itself, ``(b,)``, or None
-        where several checkpoints add up to it.
+        The batch, vectors ``(b, d)``, and the score of each example for itself, ``(b,)``; None
+        where they are not asked for, or several checkpoints add up to them.
 
         Raises
         ------
@@ -121,9 +125,10 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
             If scores are no products of vectors.
         """
         self._check_products()
-        for item, rows in self._computed(data, self._kept_with_scores, axis=0):
+        hook = self._kept_with_scores if scored else self._kept_vectors
+        for item, rows in self._computed(data, hook, axis=0):
             values = rows.numpy()
-            yield item, values[:, :-1], values[:, -1]
+            yield (item, values[:, :-1], values[:, -1]) if scored else (item, values, None)
 
     def asking_vectors(self, queries: Pass) -> Iterator[tuple[Item, np.ndarray]]:
         """Yield each batch of queries with the vectors ``(b, d)`` that an index is asked with."""

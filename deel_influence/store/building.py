@@ -35,6 +35,7 @@ def build_index(
     shard: int = 0,
     num_shards: int = 1,
     part_size: int | None = None,
+    self_scores: bool = True,
     id_fn: IdFunction | None = None,
     device: str | None = None,
     verbose: str | int = "auto",
@@ -62,6 +63,9 @@ def build_index(
         Which of how many shards of the training set this is, counting from 0.
     part_size
         How many examples a file has; None makes files of about 64 MiB.
+    self_scores
+        Whether the scores of the examples for themselves are computed as well; with ``"logra"``
+        they may cost more than all the rest.
     id_fn, device, verbose
         As for `score`.
 
@@ -92,7 +96,7 @@ def build_index(
         raise ValueError(message)
     folder = _checked_folder(Path(path))
     shard_parts = _Shard(folder, *place, calculator, dtype, part_size)
-    shard_parts.fill(data)
+    shard_parts.fill(data, self_scores)
     return Index(folder, calculator)
 
 
@@ -137,10 +141,10 @@ class _Shard:
         self._waiting: dict[int, tuple[int, np.ndarray]] = {}
         self._read = 0
 
-    def fill(self, data: Pass) -> None:
+    def fill(self, data: Pass, scored: bool) -> None:
         """Compute and write what is missing, in one pass."""
         missing = replace(data, wanted=self._is_missing)
-        for item, vectors, scores in self._calculator.kept_vectors(missing):
+        for item, vectors, scores in self._calculator.kept_vectors(missing, scored):
             if self._header is None:
                 self._header = self._agreed(vectors.shape[1])
             self._add(self._header, item, _kept(vectors, scores, self._header.dtype))

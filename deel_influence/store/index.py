@@ -87,7 +87,8 @@ class Index(TakesData):
         Raises
         ------
         DataSourceError
-            If the index has none, as those of calculators with several checkpoints.
+            If the index has none: those of calculators with several checkpoints, and those built
+            with ``self_scores=False``.
         """
         return Scores(self.ids, self._joined("scores"))
 
@@ -205,7 +206,10 @@ class Index(TakesData):
         for part in self._parts_with_examples():
             _, arrays = part.read(self.header)
             if name not in arrays:
-                raise INDEX.refused(self.path, f"has no {name}, because its calculator gives none")
+                reason = (
+                    f"has parts without {name}: they were built so, or the calculator gives none"
+                )
+                raise INDEX.refused(self.path, reason)
             found.append(np.asarray(arrays[name]))
         return np.concatenate(found)
 

@@ -80,7 +80,11 @@ def example_digests(batch: Batch) -> tf.Tensor:
     As `content_keys`, of which it is one, it does not depend on the batch that an example is in,
     nor on the padding there. Of float64 and complex numbers it sees all digits.
     """
-    parts = [_dense(part) for part in tf.nest.flatten(batch)]
+    return _digests([_dense(part) for part in tf.nest.flatten(batch)])
+
+
+@tf.function(reduce_retracing=True)
+def _digests(parts: list[tf.Tensor]) -> tf.Tensor:
     return content_keys(parts, [_beyond_float32(part) for part in parts])
 
 

@@ -74,7 +74,7 @@ def test_scores_are_those_of_the_calculator(name, model, tmp_path):
     best = np.argsort(-expected, axis=1, kind="stable")[:, :4]
     np.testing.assert_array_equal(found.train_ids, best)
     if name == "TracIn":
-        with pytest.raises(DataSourceError, match="has no scores"):
+        with pytest.raises(DataSourceError, match="has parts without scores"):
             index.self_scores()
     elif name != "TRAK":
         own = calculator.score(TRAIN, verbose=0).values
@@ -126,6 +126,15 @@ def test_nothing_but_the_folder_and_saved_queries_is_needed(model, tmp_path):
         asked.merge(asked)
     with pytest.raises(TypeError, match="^Argument `queries` must be QueryVectors"):
         index.top_k(QUERIES)
+
+
+def test_an_index_without_self_influence_has_the_same_vectors(model, tmp_path):
+    calculator = first_order(model)
+    with_them = build_index(calculator, TRAIN, tmp_path / "with", verbose=0)
+    without = build_index(calculator, TRAIN, tmp_path / "without", self_scores=False, verbose=0)
+    np.testing.assert_array_equal(without.scores(QUERIES).values, with_them.scores(QUERIES).values)
+    with pytest.raises(DataSourceError, match="has parts without scores"):
+        without.self_scores()
 
 
 def test_layers_add_up_to_the_whole(model, tmp_path):
