@@ -80,7 +80,7 @@ class BatchSort:
         ids = np.broadcast_to(ids, values.shape)
         if self._ids is None:
             self._ids = ids[:, :0]
-        if self._values.shape[1] >= self.k:
+        if values.shape[1] > self.k or self._values.shape[1] >= self.k:
             hopeful = self._is_hopeful(values)
             values, ids = values[:, hopeful], ids[:, hopeful]
         if not values.shape[1]:
@@ -98,7 +98,12 @@ class BatchSort:
         return self._values, ids
 
     def _is_hopeful(self, values: np.ndarray) -> np.ndarray:
-        """Mark the columns with an entry no worse than the last one kept in its row."""
-        last = self._values[:, -1:]
-        better = values >= last if self.order is ORDER.DESCENDING else values <= last
+        """Mark the columns with an entry that k others of its row, kept or new, are not above."""
+        descending = self.order is ORDER.DESCENDING
+        if self._values.shape[1] >= self.k:
+            last = self._values[:, -1:]
+        else:
+            place = values.shape[1] - self.k if descending else self.k - 1
+            last = np.partition(values, place, axis=1)[:, place : place + 1]
+        better = values >= last if descending else values <= last
         return np.asarray(better.any(axis=0))
