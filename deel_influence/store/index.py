@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,15 @@ import tensorflow as tf
 from ..calculators.base import BaseInfluenceCalculator
 from ..calculators.blocks import InfluenceBlock
 from ..calculators.scores import Scores
-from ..calculators.top_k import TopK, best_of
+from ..calculators.top_k import TopK
 from ..types import Data
 from ..utils.memory import human_bytes
 from ..utils.takes_data import TakesData
 from ..utils.top_k import ORDER, check_k, check_order
 from .parts import INDEX, Part, parts_in, read_header
 from .query_vectors import QueryVectors
+from .search import Search
 from .state import IndexState, state_of
-
-ENTRIES_AT_ONCE = 2**22
-"""About how many numbers of vectors, and of scores, are in memory at a time."""
 
 
 class Index(TakesData):
@@ -128,7 +125,8 @@ class Index(TakesData):
         """
         k, order = check_k(k), check_order(order)
         asked = self._queries(queries)
-        return best_of(asked.ids, self._scored(asked, layers), k, order)
+        values, ids = self._search(asked, layers).best(k, order)
+        return TopK(asked.ids, ids, values, k, order)
 
     def scores(self, queries: Data, layers: list[str] | None = None) -> InfluenceBlock:
         """Return the score of every example for every query.
@@ -144,7 +142,7 @@ class Index(TakesData):
             As `top_k`.
         """
         asked = self._queries(queries)
-        found = list(self._scored(asked, layers))
+        found = list(self._search(asked, layers).scores())
         ids = np.concatenate([ids for ids, _ in found])
         return InfluenceBlock(asked.ids, ids, np.concatenate([v for _, v in found], axis=1))
 
@@ -170,21 +168,11 @@ class Index(TakesData):
             raise ValueError(message)
         return queries
 
-    def _scored(
-        self, queries: QueryVectors, layers: list[str] | None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield ids ``(b,)`` and scores ``(m, b)`` of some examples after others."""
-        asked = tf.constant(queries.vectors, tf.float32)
+    def _search(self, queries: QueryVectors, layers: list[str] | None) -> Search:
+        asked = queries.vectors.astype(np.float32)
         if layers is not None:
-            asked *= self._mask(layers)
-        step = max(ENTRIES_AT_ONCE // max(self.header.dimension, len(queries), 1), 1)
-        for part in self._parts_with_examples():
-            _, arrays = part.read(self.header)
-            for start in range(0, len(part), step):
-                rows = slice(start, start + step)
-                vectors = tf.cast(tf.constant(arrays["vectors"][rows]), tf.float32)
-                values = tf.matmul(asked, vectors, transpose_b=True) * arrays["lengths"][rows]
-                yield np.asarray(arrays["ids"][rows]), values.numpy()
+            asked = asked * self._mask(layers)
+        return Search(self.header, self._parts_with_examples(), asked)
 
     def _mask(self, layers: list[str]) -> np.ndarray:
         """Return one for the columns of some layers, zero for the others."""

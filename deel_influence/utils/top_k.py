@@ -80,8 +80,10 @@ class BatchSort:
         ids = np.broadcast_to(ids, values.shape)
         if self._ids is None:
             self._ids = ids[:, :0]
-        if values.shape[1] > self.k or self._values.shape[1] >= self.k:
-            hopeful = self._is_hopeful(values)
+        last = self.last(values)
+        if last is not None:
+            better = values >= last if self.order is ORDER.DESCENDING else values <= last
+            hopeful = better.any(axis=0)
             values, ids = values[:, hopeful], ids[:, hopeful]
         if not values.shape[1]:
             return
@@ -97,13 +99,21 @@ class BatchSort:
         ids = np.empty(self._values.shape, np.int64) if self._ids is None else self._ids
         return self._values, ids
 
-    def _is_hopeful(self, values: np.ndarray) -> np.ndarray:
-        """Mark the columns with an entry that k others of its row, kept or new, are not above."""
-        descending = self.order is ORDER.DESCENDING
+    def last(self, values: np.ndarray) -> np.ndarray | None:
+        """Return what a score must reach to be kept, ``(m, 1)``: the k-th best kept, or of those.
+
+        Parameters
+        ----------
+        values
+            Scores that are about to be added, shape ``(m, b)``, or bounds that these reach.
+
+        Returns
+        -------
+        None where there are fewer than k of either.
+        """
         if self._values.shape[1] >= self.k:
-            last = self._values[:, -1:]
-        else:
-            place = values.shape[1] - self.k if descending else self.k - 1
-            last = np.partition(values, place, axis=1)[:, place : place + 1]
-        better = values >= last if descending else values <= last
-        return np.asarray(better.any(axis=0))
+            return self._values[:, -1:]
+        if values.shape[1] < self.k:
+            return None
+        place = values.shape[1] - self.k if self.order is ORDER.DESCENDING else self.k - 1
+        return np.partition(values, place, axis=1)[:, place : place + 1]
