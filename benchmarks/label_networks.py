@@ -124,7 +124,7 @@ class Problem:
             given, x = data[rest[0]][part].astype(np.int64), data["x"][part]
             x = self._pretrained(x) if kind == "sqz" else x / np.float32(255) - np.float32(0.5)
             return x.astype(np.float32), given, given != data["clean"][part]
-        x, labels = self._right(kind)
+        x, labels = self.right(kind)
         if not rest:
             return x, *flip_labels(labels, FLIPPED, seed=self.seed)
         how, percent = rest
@@ -133,7 +133,7 @@ class Problem:
             return x, *hard_examples(x, labels, fraction, self.seed)
         return x, *class_conditional(labels, fraction, self.seed)
 
-    def _right(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    def right(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Return inputs, and the labels before any is flipped."""
         n = NUM_EXAMPLES.get(kind)
         if kind == "fashion":

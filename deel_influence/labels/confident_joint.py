@@ -28,10 +28,14 @@ class WrongLabelEstimate:
         The estimate.
     interval
         From a low to a high estimate, each with its sampling error.
+    entries
+        Where labels are sets of classes, for each class how many of them wrongly have it or lack
+        it, shape ``(c,)``.
     """
 
     number: int
     interval: tuple[int, int]
+    entries: np.ndarray | None = None
 
 
 def estimate_wrong_labels(

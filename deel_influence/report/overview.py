@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..utils.digests import run_digest
+from ..utils.label_sets import run_of
 from .triage import Triage
 
 # A matrix of more classes is no overview.
@@ -45,7 +45,7 @@ def describe_labels(triage: Triage, positions: np.ndarray) -> dict[str, Any]:
     """Return what the page says of labels: all there are, and those at positions ``(k,)``."""
     given, predicted = triage.labels[positions], triage.predicted[positions]
     return {
-        "run": run_digest(triage.ids, triage.labels),
+        "run": run_of(triage.ids, triage.labels, triage.class_names),
         "classes": all_classes(triage),
         "given": count_classes(triage, given),
         "predicted": count_classes(triage, predicted),

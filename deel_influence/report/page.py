@@ -25,6 +25,7 @@ from ..calculators.base import BaseInfluenceCalculator
 from ..texts import printable
 from ..types import Data
 from ..utils.formatting import format_number, format_share
+from ..utils.label_sets import LabelSets
 from .charts import FRAME, draw_curve, draw_histogram
 from .contents import Curve, Table
 from .examples import Example, describe_examples
@@ -132,7 +133,9 @@ def write_report(
     _check_names("class_names", class_names)
     _check_names("feature_names", feature_names)
     if class_names is not None:
-        triage = replace(triage, class_names=tuple(class_names))
+        sets = triage.class_names if isinstance(triage.class_names, LabelSets) else None
+        names = sets.renamed(class_names) if sets is not None else tuple(class_names)
+        triage = replace(triage, class_names=names)
     if feature_names is None:
         feature_names = names_of(dataset).feature_names
     seen = _described(triage, dataset, top, issues, calculator, display, feature_names)

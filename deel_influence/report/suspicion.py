@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..utils.formatting import format_number
+from ..utils.label_sets import LabelSets
 from .triage import Triage
 
 Issues = Any
@@ -46,8 +47,13 @@ def ranked_by(triage: Triage, issues: Issues) -> Triage:
 
 def suggesting(triage: Triage, issues: Issues) -> Triage:
     """Return a triage with the suggestions of label issues in the place of predictions."""
+    names = triage.class_names
+    if isinstance(names, LabelSets):
+        # Other sets are suggested than are predicted; the given ones have the same numbers.
+        names = issues.class_names.renamed(names.classes)
     return replace(
         ranked_by(triage, issues),
+        class_names=names,
         predicted=issues.suggested,
         given_probability=issues.given_probability,
         predicted_probability=issues.suggested_probability,
