@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--fashion", type=Path, required=True)
     parser.add_argument("--cleanlab", type=Path, required=True, metavar="PYTHON")
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -201,7 +201,7 @@ def main() -> None:
             rows.append(told | rounded(row))
             found = {m: f["average_precision"] for m, f in rows[-1]["methods"].items()}
             print(*told.values(), found, flush=True)
-    write_json(options.out, {"rows": rows})
+        write_json(options.out, {"rows": rows})
     if options.out == RESULT:
         text = with_table(PAGE.read_text(encoding="utf-8"), "sets", table(rows))
         PAGE.write_text(text, encoding="utf-8")
