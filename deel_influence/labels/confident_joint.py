@@ -124,8 +124,7 @@ def calibrated(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     rows = np.arange(len(labels))
-    losses = [-at(temperature)[rows, labels].mean() for temperature in TEMPERATURES]
-    return at(float(TEMPERATURES[int(np.argmin(losses))]))
+    return min(map(at, TEMPERATURES), key=lambda found: -found[rows, labels].mean())
 
 
 def _anchored(probabilities: np.ndarray, labels: np.ndarray, part: float) -> tuple[float, int]:
