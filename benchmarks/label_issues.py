@@ -156,8 +156,10 @@ def by_others(
         row["cleanlab_version"] = str(theirs.pop("version"))
         row[f"{name}: number"] = int(theirs.pop("number"))
         row[f"{name}: precision_of_issues"] = share_wrong(wrong, theirs.pop("is_issue"))
-        row[f"{DATALAB}: precision_of_issues"] = share_wrong(wrong, theirs.pop("Datalab is_issue"))
-        found[DATALAB] = found_by(theirs.pop(DATALAB), wrong)
+        if DATALAB in theirs:
+            chosen = theirs.pop("Datalab is_issue")
+            row[f"{DATALAB}: precision_of_issues"] = share_wrong(wrong, chosen)
+            found[DATALAB] = found_by(theirs.pop(DATALAB), wrong)
         for method, scores in theirs.items():
             found[f"{name}: {method}"] = found_by(scores, wrong)
 

@@ -34,9 +34,14 @@ def main(source: str, target: str) -> None:
         found[f"{method}{' adjusted' if adjusted else ''}"] = -quality
     lab = Datalab({"label": labels}, label_name="label", verbosity=0)
     lab.find_issues(features=data["features"], issue_types={"label": {}})
-    by_features = lab.get_issues("label")
-    found["Datalab"] = -by_features["label_score"].to_numpy()
-    found["Datalab is_issue"] = by_features["is_label_issue"].to_numpy()
+    try:
+        by_features = lab.get_issues("label")
+    except ValueError as error:
+        # Where an example has more copies than Datalab takes neighbours, it finds no probabilities.
+        print(f"Datalab found nothing: {error}".splitlines()[0], file=sys.stderr)
+    else:
+        found["Datalab"] = -by_features["label_score"].to_numpy()
+        found["Datalab is_issue"] = by_features["is_label_issue"].to_numpy()
     found["is_issue"] = find_label_issues(labels, probabilities)
     found["number"] = np.array(num_label_issues(labels, probabilities))
     np.savez(target, **found)

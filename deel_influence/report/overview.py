@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..utils.label_sets import run_of
+from ..utils.label_sets import LabelSets, run_of
 from .triage import Triage
 
 # A matrix of more classes is no overview.
@@ -44,9 +44,11 @@ class Matrix:
 def describe_labels(triage: Triage, positions: np.ndarray) -> dict[str, Any]:
     """Return what the page says of labels: all there are, and those at positions ``(k,)``."""
     given, predicted = triage.labels[positions], triage.predicted[positions]
+    names = triage.class_names
     return {
         "run": run_of(triage.ids, triage.labels, triage.class_names),
         "classes": all_classes(triage),
+        "parts": names.class_texts if isinstance(names, LabelSets) else (),
         "given": count_classes(triage, given),
         "predicted": count_classes(triage, predicted),
         "matrix": label_matrix(triage, given, predicted),
