@@ -47,7 +47,7 @@ def describe_labels(triage: Triage, positions: np.ndarray) -> dict[str, Any]:
     names = triage.class_names
     return {
         "run": run_of(triage.ids, triage.labels, triage.class_names),
-        "classes": all_classes(triage),
+        "classes": all_classes(triage, np.union1d(given, predicted)),
         "parts": names.class_texts if isinstance(names, LabelSets) else (),
         "given": count_classes(triage, given),
         "predicted": count_classes(triage, predicted),
@@ -55,10 +55,15 @@ def describe_labels(triage: Triage, positions: np.ndarray) -> dict[str, Any]:
     }
 
 
-def all_classes(triage: Triage) -> list[Choice]:
-    """Return the classes that a label can be; none where labels are values."""
+def all_classes(triage: Triage, shown: np.ndarray) -> list[Choice]:
+    """Return the classes that a label can be; none where labels are values.
+
+    Of sets, of which there may be as many as examples, those that are among the labels shown.
+    """
     if not triage.has_classes:
         return []
+    if isinstance(triage.class_names, LabelSets):
+        return [Choice(number, triage.label_text(number)) for number in shown.tolist()]
     if triage.class_names is not None:
         return [Choice(number, str(name)) for number, name in enumerate(triage.class_names)]
     numbers = np.union1d(triage.labels, triage.predicted)
