@@ -42,7 +42,7 @@ from .reasons import (
     mentioned,
 )
 from .samples import read_samples
-from .suspicion import Issues, number_of, suggesting
+from .suspicion import Issues, entries_of, number_of, suggesting
 from .triage import Triage
 
 __all__ = ["Curve", "Table", "write_report"]
@@ -151,7 +151,7 @@ def write_report(
         doubt=triage.doubt,
         **seen,
         plots=[draw_curve(curve) for curve in curves],
-        tables=[_format_table(table) for table in extra_tables],
+        tables=[_format_table(table) for table in (*entries_of(issues), *extra_tables)],
         per_page=_PER_PAGE,
         num_examples=len(triage),
         frame=FRAME,

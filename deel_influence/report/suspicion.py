@@ -9,6 +9,7 @@ import numpy as np
 
 from ..utils.formatting import format_number
 from ..utils.label_sets import LabelSets
+from .contents import Table
 from .triage import Triage
 
 Issues = Any
@@ -58,6 +59,23 @@ def suggesting(triage: Triage, issues: Issues) -> Triage:
         given_probability=issues.given_probability,
         predicted_probability=issues.suggested_probability,
     )
+
+
+def entries_of(issues: Issues | None) -> list[Table]:
+    """Return a table of the wrong entries of each class, where labels are sets of classes."""
+    if issues is None or issues.wrong_entries is None:
+        return []
+    counts = zip(
+        issues.class_names.class_texts,
+        issues.given_sets.sum(axis=0).tolist(),
+        (issues.given_sets < issues.suggested_sets).sum(axis=0).tolist(),
+        (issues.given_sets > issues.suggested_sets).sum(axis=0).tolist(),
+        issues.wrong_entries.tolist(),
+        strict=True,
+    )
+    heads = ("class", "given", "suggested where not given", "given, not suggested", "wrong")
+    caption = "Numbers of examples; wrong: that have the class or lack it wrongly, by estimate."
+    return [Table("Classes of the sets", heads, list(counts), caption)]
 
 
 def number_of(issues: Issues) -> tuple[str, str, str]:

@@ -233,6 +233,15 @@ def test_the_page_shows_sets_and_its_decisions_are_applied(found, tmp_path):
     assert [cell.text.split("%")[0].rsplit(" ", 1)[0].strip() for cell in cells(page)] == [
         found.label_text(found.labels[i]) for i in found.order
     ]
+    (classes,) = page.find_all("table", class_="plain")
+    rows = [[cell.text for cell in row.find_all("td")] for row in classes.find_all("tr")[1:]]
+    added, removed = found.suggested_sets & ~given, given & ~found.suggested_sets
+    counts = [given, added, removed]
+    assert [row[0] for row in rows] == list(NAMES)
+    np.testing.assert_array_equal(
+        np.array(rows)[:, 1:].astype(int).T,
+        [*(one.sum(axis=0) for one in counts), found.wrong_entries],
+    )
     (table,) = page.find_all("table", id="examples")
     run = table.attributes["data-run"]
     assert run == run_digest(found.ids, given)
