@@ -151,7 +151,7 @@ def write_report(
         doubt=triage.doubt,
         **seen,
         plots=[draw_curve(curve) for curve in curves],
-        tables=[_format_table(table) for table in (*entries_of(issues), *extra_tables)],
+        tables=[_format_table(table) for table in (*entries_of(triage, issues), *extra_tables)],
         per_page=_PER_PAGE,
         num_examples=len(triage),
         frame=FRAME,

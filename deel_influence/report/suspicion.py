@@ -61,12 +61,13 @@ def suggesting(triage: Triage, issues: Issues) -> Triage:
     )
 
 
-def entries_of(issues: Issues | None) -> list[Table]:
+def entries_of(triage: Triage, issues: Issues | None) -> list[Table]:
     """Return a table of the wrong entries of each class, where labels are sets of classes."""
-    if issues is None or issues.wrong_entries is None:
+    names = triage.class_names
+    if issues is None or not isinstance(names, LabelSets):
         return []
     counts = zip(
-        issues.class_names.class_texts,
+        names.class_texts,
         issues.given_sets.sum(axis=0).tolist(),
         (issues.given_sets < issues.suggested_sets).sum(axis=0).tolist(),
         (issues.given_sets > issues.suggested_sets).sum(axis=0).tolist(),
