@@ -14,7 +14,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -270,7 +270,7 @@ def main() -> None:
     parser.add_argument("--problems", nargs="*", default=PROBLEMS)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    rows = stored(options.out)
+    rows = stored(options.out, ("problem", "seed", "epochs"))
     for name in options.problems:
         for seed in options.seeds:
             problem = Problem(name, seed, options.data, options.cache, options.fashion)
@@ -284,10 +284,10 @@ def main() -> None:
         update_page(list(rows.values()))
 
 
-def stored(path: Path) -> dict[tuple[str, int, int], dict[str, Any]]:
-    """Return the rows of a result by problem, seed and epochs; none where there is no file."""
+def stored(path: Path, keys: Sequence[str]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Return the rows of a result by some of their entries; none where there is no file."""
     found = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    return {(row["problem"], row["seed"], row["epochs"]): row for row in found}
+    return {tuple(row[key] for key in keys): row for row in found}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Run ``python benchmarks/label_sets.py --data FOLDER --fashion FOLDER --cleanlab 
 FOLDER``, as for `label_issues`. Sets are made of digits, five properties of one digit or the digits
 of two pictures side by side, and of five properties of clothes. Some entries are flipped: a part of
 all, one in a tenth of the examples, or a class that a tenth of them has is left out. Writes JSON
-with the environment, and the table in the documentation.
+with the environment, and the table in the documentation; rows take the place of those of the same
+data, flips, training and seed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 from environment import write_json
-from label_issues import PAGE, ROOT, found_by, rounded, share_wrong, with_table
+from label_issues import PAGE, ROOT, found_by, rounded, share_wrong, stored, with_table
 from label_networks import Problem
 from scipy.special import expit
 from sklearn.datasets import load_digits
@@ -34,6 +35,7 @@ DATA = ("digits", "two digits", "mnist", "two of mnist", "clothes")
 FLIPS = ("entries", "one", "missing")
 SHARE_OF_ENTRIES, SHARE_OF_EXAMPLES = 0.03, 0.1
 EPOCHS = {"short": 5, "long": 40}
+KEYS = ("data", "flips", "training", "seed")
 NUM_FOLDS, NUM_PAIRS = 5, 3000
 PROPERTIES = ((0, 2, 4, 6, 8), (5, 6, 7, 8, 9), (0, 6, 8, 9), (2, 3, 5, 7), (1, 4, 7))
 """Even, above four, with a loop, prime, of straight lines: the digits that are so."""
@@ -187,23 +189,25 @@ def main() -> None:
     parser.add_argument("--cleanlab", type=Path, required=True, metavar="PYTHON")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--sets", nargs="*", choices=DATA, default=DATA)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for name, seed, how in itertools.product(DATA, options.seeds, FLIPS):
+    rows = stored(options.out, KEYS)
+    for name, seed, how in itertools.product(options.sets, options.seeds, FLIPS):
         x, right = right_sets(name, seed, options.data, options.fashion)
         trained = Trained(x, flipped(right, how, seed), seed)
         for training, epochs in EPOCHS.items():
             trained.train(epochs)
-            told = {"data": name, "flips": how, "training": training, "seed": seed}
-            row = row_of(trained, right, options.work, options.cleanlab)
-            rows.append(told | rounded(row))
-            found = {m: f["average_precision"] for m, f in rows[-1]["methods"].items()}
+            told = dict(zip(KEYS, (name, how, training, seed), strict=True))
+            row = rounded(row_of(trained, right, options.work, options.cleanlab))
+            rows[tuple(told.values())] = told | row
+            found = {m: f["average_precision"] for m, f in row["methods"].items()}
             print(*told.values(), found, flush=True)
-        write_json(options.out, {"rows": rows})
+        write_json(options.out, {"rows": list(rows.values())})
     if options.out == RESULT:
-        text = with_table(PAGE.read_text(encoding="utf-8"), "sets", table(rows))
+        lines = table(list(rows.values()))
+        text = with_table(PAGE.read_text(encoding="utf-8"), "sets", lines)
         PAGE.write_text(text, encoding="utf-8")
 
 
