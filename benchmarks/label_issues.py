@@ -2,22 +2,25 @@
 
 Run ``python benchmarks/label_issues.py --data FOLDER --cache FOLDER --cleanlab PYTHON``: FOLDER
 holds the arrays of `label_networks`, and PYTHON is the interpreter of an environment with
-cleanlab 2.9. Writes JSON with the environment, and the tables in the documentation.
+``cleanlab[datalab]`` 2.9. Rows take the place of those of the same problem, seed and network in the
+JSON, beside which the others stay, and the tables in the documentation are made of all of them.
+``--problems adult_class_10 enron_hard_2 --seeds 0 1 2`` measures these alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from environment import write_json
-from label_networks import NUM_FOLDS, Problem
+from label_networks import FLIPS, NUM_FOLDS, Problem
 
 from deel_influence.evaluation import average_precision
 from deel_influence.labels.held_out import EpochMeans, EpochSums
@@ -30,6 +33,12 @@ RESULT, PAGE = ROOT / "benchmarks/results/label_issues.json", ROOT / "docs/label
 NAMES = ("random1", "aggre", "worse")
 HUMAN = [f"{kind}_{name}" for kind in ("c10", "sqz") for name in NAMES]
 PROBLEMS = [*HUMAN, "spambase", "adult", "mnist"]
+FLIPPED = [
+    f"{data}_{how}_{percent}"
+    for percent in (10, 2, 20)
+    for data in ("adult", "spambase", "enron", "dogfish", "mnist", "fashion")
+    for how in FLIPS
+]
 
 MODEL = ("head", "neighbours")
 RECORD, REFITS = ("recorded_loss",), ("in_sample", "held_out")
@@ -46,9 +55,10 @@ COMBINATIONS = {
     "refits alone": REFITS,
 }
 CLEANLAB, CLEANLAB_MEANS = "cleanlab", "cleanlab, mean over epochs"
+DATALAB = "Datalab"
 SHOWN = (
     *("loss", "margin", "head", "neighbours", "recorded_margin", "recorded_loss"),
-    *(CLEANLAB, CLEANLAB_MEANS, *list(COMBINATIONS)[:4], "refits, neighbours"),
+    *(DATALAB, CLEANLAB, CLEANLAB_MEANS, *list(COMBINATIONS)[:4], "refits, neighbours"),
 )
 
 
@@ -71,11 +81,12 @@ def sources_of(problem: Problem, epochs: int) -> Sources:
 
 
 def by_cleanlab(
-    python: Path, cache: Path, labels: np.ndarray, probabilities: np.ndarray
+    python: Path, cache: Path, evidence: Evidence, probabilities: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return what cleanlab makes of held-out probabilities ``(n, c)``."""
+    """Return what cleanlab makes of held-out probabilities ``(n, c)`` and of the features."""
     source, target = cache / "for_cleanlab.npz", cache / "by_cleanlab.npz"
-    np.savez(source, labels=labels, probabilities=probabilities)
+    given = {"labels": evidence.labels, "features": evidence.features}
+    np.savez(source, probabilities=probabilities, **given)
     script = ROOT / "benchmarks/label_issues_cleanlab.py"
     subprocess.run([python, script, source, target], check=True)
     with np.load(target) as found:
@@ -122,18 +133,40 @@ def row_of(problem: Problem, epochs: int, python: Path) -> dict[str, Any]:
         "disputed_of_wrong": float((suggested != labels)[wrong].mean()),
         "seconds_model_and_data": seconds,
     }
+    by_others(problem, epochs, python, sources, row, found)
+    return row | {"methods": found}
+
+
+def by_others(
+    problem: Problem,
+    epochs: int,
+    python: Path,
+    sources: Sources,
+    row: dict[str, Any],
+    found: dict[str, Any],
+) -> None:
+    """Put what cleanlab finds to a row, and how well to what was found."""
+    wrong = problem.arrays[2]
     given = {
         CLEANLAB: held_out(problem, epochs),
         CLEANLAB_MEANS: sources.refits.held_out,
     }
     for name, probabilities in given.items():
-        theirs = by_cleanlab(python, problem.cache, labels, probabilities)
+        theirs = by_cleanlab(python, problem.cache, sources.evidence, probabilities)
         row["cleanlab_version"] = str(theirs.pop("version"))
         row[f"{name}: number"] = int(theirs.pop("number"))
-        row[f"{name}: precision_of_issues"] = float(wrong[theirs.pop("is_issue")].mean())
+        row[f"{name}: precision_of_issues"] = share_wrong(wrong, theirs.pop("is_issue"))
+        if DATALAB in theirs:
+            chosen = theirs.pop("Datalab is_issue")
+            row[f"{DATALAB}: precision_of_issues"] = share_wrong(wrong, chosen)
+            found[DATALAB] = found_by(theirs.pop(DATALAB), wrong)
         for method, scores in theirs.items():
             found[f"{name}: {method}"] = found_by(scores, wrong)
-    return row | {"methods": found}
+
+
+def share_wrong(wrong: np.ndarray, chosen: np.ndarray) -> float | None:
+    """Return which share of those chosen is wrong; None where none is chosen."""
+    return float(wrong[chosen].mean()) if chosen.any() else None
 
 
 Measure = Callable[[dict[str, Any], str], float]
@@ -144,24 +177,35 @@ def precision(row: dict[str, Any], name: str) -> float:
     if name in (CLEANLAB, CLEANLAB_MEANS):
         scores = [m for n, m in row["methods"].items() if n.startswith(f"{name}: ")]
         return max(score["average_precision"] for score in scores)
-    return row["methods"][name]["average_precision"]
+    # Rows from before a method was measured have none.
+    return row["methods"].get(name, {}).get("average_precision", np.nan)
 
 
 def network(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """Return the problem, and which of its two networks it is."""
     shortest = min(other["epochs"] for other in rows if other["problem"] == row["problem"])
     name = row["problem"].replace("c10_", "").replace("sqz_", "features ")
+    if is_flipped(row):
+        data, how, percent = name.split("_")
+        name = f"{data}, {'by class' if how == FLIPS[0] else 'hard'} {percent} %"
     return f"{name}, {'short' if row['epochs'] == shortest else 'long'}"
+
+
+def is_flipped(row: dict[str, Any]) -> bool:
+    """Tell whether labels were flipped in some classes more than in others, or on hard examples."""
+    return row["problem"] in FLIPPED
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Return the lines of the table of average precisions, means over seeds."""
-    lines = [f"| | {' | '.join(SHOWN)} |", "|---|" + "---|" * len(SHOWN)]
+    lines = [f"| | seeds | {' | '.join(SHOWN)} |", "|---|---|" + "---|" * len(SHOWN)]
     for name in dict.fromkeys(network(row, rows) for row in rows):
         runs = [row for row in rows if network(row, rows) == name]
-        values = [f"{np.mean([precision(r, method) for r in runs]):.3f}" for method in SHOWN]
-        cells = [f"**{value}**" if value == max(values) else value for value in values]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        means = [float(np.mean([precision(r, method) for r in runs])) for method in SHOWN]
+        values = ["–" if np.isnan(mean) else f"{mean:.3f}" for mean in means]
+        best = f"{np.nanmax(means):.3f}"
+        cells = [f"**{value}**" if value == best else value for value in values]
+        lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -191,7 +235,10 @@ def ratios(rows: list[dict[str, Any]]) -> list[str]:
 def update_page(rows: list[dict[str, Any]]) -> None:
     """Put the tables into the page, each between its marks."""
     text = PAGE.read_text(encoding="utf-8")
-    for name, lines in (("precision", table(rows)), ("ratios", ratios(rows))):
+    flipped = [row for row in rows if is_flipped(row)]
+    others = [row for row in rows if not is_flipped(row)]
+    tables = {"precision": table(others), "flips": table(flipped), "ratios": ratios(rows)}
+    for name, lines in tables.items():
         text = with_table(text, name, lines)
     PAGE.write_text(text, encoding="utf-8")
 
@@ -218,20 +265,29 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--cleanlab", type=Path, required=True, metavar="PYTHON")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--problems", nargs="+", default=PROBLEMS)
+    parser.add_argument("--fashion", type=Path, help="the folder of FashionMNIST")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--problems", nargs="*", default=PROBLEMS)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    rows = []
+    rows = stored(options.out, ("problem", "seed", "epochs"))
     for name in options.problems:
-        for seed in range(options.seeds):
-            problem = Problem(name, seed, options.data, options.cache)
+        for seed in options.seeds:
+            problem = Problem(name, seed, options.data, options.cache, options.fashion)
+            told = {"command": f"label_issues.py --problems {name} --seeds {seed}"}
             for epochs in (problem.kind.short, problem.kind.long):
-                rows.append(row_of(problem, epochs, options.cleanlab))
-                print(name, seed, epochs, f"{precision(rows[-1], 'model + data'):.3f}", flush=True)
-    write_json(options.out, {"rows": rounded(rows)})
+                row = rounded(row_of(problem, epochs, options.cleanlab)) | told
+                rows[name, seed, epochs] = row
+                print(name, seed, epochs, f"{precision(row, 'model + data'):.3f}", flush=True)
+            write_json(options.out, {"rows": list(rows.values())})
     if options.out == RESULT:
-        update_page(rows)
+        update_page(list(rows.values()))
+
+
+def stored(path: Path, keys: Sequence[str]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Return the rows of a result by some of their entries; none where there is no file."""
+    found = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    return {tuple(row[key] for key in keys): row for row in found}
 
 
 if __name__ == "__main__":

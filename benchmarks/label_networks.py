@@ -7,6 +7,7 @@ training says can be read off the same file. A run that is cut off goes on where
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from label_flips import class_conditional, hard_examples
 from sklearn.model_selection import StratifiedKFold
 
+from deel_influence.datasets import flip_labels
 from deel_influence.training_dynamics import TrainingDynamics
 
 layers = keras.layers
@@ -26,6 +29,8 @@ NUM_FOLDS = 5
 NUM_IMAGES = 6000
 IMAGE_SIZE, MEANS = 96, (103.939, 116.779, 123.68)
 FLIPPED = 0.1
+FILES = {"enron": "enron1_bow", "dogfish": "dogfish_sqznet512"}
+"""Files of the folder that have another name than the data."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,13 @@ KINDS = {
     "spambase": Kind(6, 40, _dense(32)),
     "adult": Kind(4, 40, _dense(32)),
     "mnist": Kind(3, 24, _dense(64)),
+    "fashion": Kind(3, 24, _dense(64)),
+    "enron": Kind(2, 12, _dense(32)),
+    "dogfish": Kind(3, 24, _dense(32)),
 }
+HUMAN = ("c10", "sqz")
+NUM_EXAMPLES = {"adult": 6000, "mnist": 5000, "fashion": 6000}
+FLIPS = ("class", "hard")
 
 
 @dataclass(frozen=True)
@@ -79,19 +90,24 @@ class Problem:
     name
         ``c10_`` (images) or ``sqz_`` (features of a pretrained network) with the name of a set of
         human labels, and ``_rest`` for the images after the first 6,000; or ``spambase``,
-        ``adult`` or ``mnist``, whose labels are flipped.
+        ``adult``, ``mnist``, ``fashion``, ``enron`` or ``dogfish`` (features of a pretrained
+        network). Of these a tenth of the labels is flipped, evenly; with ``_class_10`` so many
+        percent, in some classes more than in others, and with ``_hard_10`` on hard examples.
     seed
         Fixes flips, folds and networks.
     folder
         Where the data are.
     cache
         Where what was trained is kept.
+    fashion
+        The folder of FashionMNIST as its authors publish it.
     """
 
     name: str
     seed: int
     folder: Path
     cache: Path
+    fashion: Path | None = None
 
     @property
     def kind(self) -> Kind:
@@ -101,21 +117,40 @@ class Problem:
     @cached_property
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Inputs, given labels, and which are wrong."""
-        kind, *labels = self.name.split("_")
-        if labels:
+        kind, *rest = self.name.split("_")
+        if kind in HUMAN:
             data = np.load(self.folder / "cifar10n_10k.npz")
-            part = slice(NUM_IMAGES, None) if labels[1:] else slice(NUM_IMAGES)
-            given, x = data[labels[0]][part].astype(np.int64), data["x"][part]
+            part = slice(NUM_IMAGES, None) if rest[1:] else slice(NUM_IMAGES)
+            given, x = data[rest[0]][part].astype(np.int64), data["x"][part]
             x = self._pretrained(x) if kind == "sqz" else x / np.float32(255) - np.float32(0.5)
             return x.astype(np.float32), given, given != data["clean"][part]
-        data = np.load(self.folder / f"{self.name}.npz")
-        n = {"spambase": None, "adult": 6000, "mnist": 5000}[self.name]
-        x, labels = data["x_train"][:n].astype(np.float32), data["y_train"][:n].astype(np.int64)
-        if self.name == "mnist":
-            x = x.reshape(len(x), -1) / 255
+        x, labels = self.right(kind)
+        if not rest:
+            return x, *flip_labels(labels, FLIPPED, seed=self.seed)
+        how, percent = rest
+        fraction = int(percent) / 100
+        if FLIPS.index(how):
+            return x, *hard_examples(x, labels, fraction, self.seed)
+        return x, *class_conditional(labels, fraction, self.seed)
+
+    def right(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return inputs, and the labels before any is flipped."""
+        n = NUM_EXAMPLES.get(kind)
+        if kind == "fashion":
+            x, labels = (
+                _idx(self.fashion, "train-images-idx3"),
+                _idx(self.fashion, "train-labels-idx1"),
+            )
+            x, labels = x[:n], labels[:n]
         else:
-            x = _standardised(np.log1p(np.abs(x)) if self.name == "spambase" else x)
-        return x, *_flipped(labels, self.seed)
+            data = np.load(self.folder / f"{FILES.get(kind, kind)}.npz")
+            x, labels = data["x_train"][:n], data["y_train"][:n]
+        x, labels = x.astype(np.float32), labels.astype(np.int64)
+        if kind in ("mnist", "fashion"):
+            return x.reshape(len(x), -1) / 255, labels
+        if kind == "enron":
+            return np.log1p(x), labels
+        return _standardised(np.log1p(np.abs(x)) if kind == "spambase" else x), labels
 
     def _pretrained(self, images: np.ndarray) -> np.ndarray:
         file = self.cache / f"sqz_features_{len(images)}.npy"
@@ -210,11 +245,11 @@ def _standardised(x: np.ndarray) -> np.ndarray:
     return (x - x.mean(axis=0)) / (x.std(axis=0) + np.float32(1e-6))
 
 
-def _flipped(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(seed)
-    classes = int(labels.max()) + 1
-    chosen = generator.choice(len(labels), round(FLIPPED * len(labels)), replace=False)
-    noisy, wrong = labels.copy(), np.zeros(len(labels), bool)
-    noisy[chosen] = (labels[chosen] + generator.integers(1, classes, len(chosen))) % classes
-    wrong[chosen] = True
-    return noisy, wrong
+def _idx(folder: Path | None, name: str) -> np.ndarray:
+    """Return the array of an IDX file: a head of one number, and one for each axis; then bytes."""
+    if folder is None:
+        message = "Argument `--fashion` must name the folder of FashionMNIST. Received: none."
+        raise ValueError(message)
+    content = gzip.decompress((folder / f"{name}-ubyte.gz").read_bytes())
+    shape = np.frombuffer(content, ">i4", content[3], 4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)

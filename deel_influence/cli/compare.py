@@ -21,7 +21,10 @@ from .options import (
 from .settings import InputSettings, check_at_least_one, check_file
 from .startup import set_up_logging, start
 
-Run = Annotated[Path, typer.Argument(help="The folder that `triage` wrote, or its scores.parquet.")]
+Run = Annotated[
+    Path,
+    typer.Argument(help="The folder that `triage` wrote, or its scores.parquet or issues.parquet."),
+]
 Model = Path | None
 
 
@@ -51,8 +54,9 @@ def compare(
 ) -> None:
     """Tell what entered and what left the list of suspicious examples between two runs.
 
-    Examples are the same where their ids are. With --model-a, --model-b and --test, the accuracy of
-    the two models is told as well.
+    Of runs by label-issues, what entered and left the labels that are taken to be wrong is told
+    too. Examples are the same where their ids are. With --model-a, --model-b and --test, the
+    accuracy of the two models is told as well.
     """
     set_up_logging(verbose)
     check_at_least_one("--top", top)
@@ -75,7 +79,10 @@ def compare(
 
 
 def _scores_of(run: Path) -> Path:
-    return run / "scores.parquet" if run.is_dir() else run
+    if not run.is_dir():
+        return run
+    issues = run / "issues.parquet"
+    return issues if issues.is_file() else run / "scores.parquet"
 
 
 def _given(model_a: Model, model_b: Model, test: str | None) -> list[Path]:

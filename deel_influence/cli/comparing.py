@@ -13,7 +13,7 @@ from ..errors import DataSourceError
 from ..report.contents import Table
 from ..report.parquet import read_columns
 from ..report.triage import run_triage
-from ..utils.formatting import format_share
+from ..utils.formatting import format_number, format_share
 from .loading import load_inputs, named_read_errors
 from .settings import InputSettings
 from .tables import rich_table
@@ -67,7 +67,7 @@ class Run:
             raise DataSourceError(message)
         labels = found["label"]
         if names is not None:
-            labels = np.array(names, object)[labels]
+            labels = np.array(list(names), object)[labels]
         return cls(found["id"], labels, ranks, found.get(_ISSUE))
 
 
@@ -119,7 +119,10 @@ def _print_moves(
 ) -> None:
     """Print which examples are chosen in one run and not in the other."""
     known = [
-        {name: (str(rank), str(label)) for name, rank, label in zip(*run.columns, strict=True)}
+        {
+            name: (str(rank), format_number(label) if isinstance(label, float) else str(label))
+            for name, rank, label in zip(*run.columns, strict=True)
+        }
         for run in runs
     ]
     absent = (_MISSING, _MISSING)

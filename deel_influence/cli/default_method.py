@@ -11,7 +11,7 @@ from ..errors import LabelError, UnsupportedModelError
 from ..labels.reading import check_classes
 from ..model.class_scores import ClassReader
 from ..model.influence_model import InfluenceModel
-from ..report.labels import read_labels
+from ..report.labels import read_labels, set_reader
 from .options import Method
 from .settings import TriageSettings
 
@@ -43,16 +43,18 @@ def settle_method(
             "Scored by label-issues, because the labels are classes; --method influence ranks by "
             "self-influence."
         )
-    return settings, "Scored by influence, because the labels are not one class for each example."
+    return settings, "Scored by influence, because the labels are no classes."
 
 
 def has_classes(model: InfluenceModel, source: DataSource) -> bool:
-    """Tell whether the model is a classifier and the first labels are classes of it."""
+    """Tell whether the model is a classifier and the first labels are classes of it, or sets."""
     batch = next(iter(source.dataset))
     try:
         reader = ClassReader(model)
         _, outputs = Features(model).with_outputs(batch)
         targets = model.process_batch_for_loss_fn(batch)[1]
+        if set_reader(model)(targets, outputs) is not None:
+            return True
         labels, _ = read_labels(targets, outputs, model.loss_function.loss, reader.from_logits)
         check_classes(labels, reader.scores(outputs).shape[1])
     except (LabelError, UnsupportedModelError):

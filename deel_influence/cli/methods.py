@@ -139,7 +139,7 @@ class Method(Choice):
         "label-issues",
         "the mean rank of what the last layer, fitted anew without it, and its neighbours say",
         "labels.LabelSuspicion",
-        Takes.CLASSES,
+        Takes.NOTHING,
         lambda kind, i: kind(i.model, seed=i.seed),
     )
     newton_step = (

@@ -187,9 +187,7 @@ def publish(
     scores_path = settings.out / "scores.parquet"
     triage.to_parquet(scores_path)
     triage.to_csv(scores_path.with_suffix(".csv"))
-    if issues is not None:
-        issues.to_parquet(settings.out / "issues.parquet")
-        issues.to_csv(settings.out / "issues.csv")
+    _write_issues(issues, settings.out / "issues.parquet")
     page = write_report(
         settings.out / "report",
         triage,
@@ -219,6 +217,16 @@ def publish(
     method = summary["Method"]
     used = ", ".join(method[name] for name in ("name", "metric") if name in method)
     print_whole(f"Method: {used}\nScores: {scores_path}\nPage:   {page}", console)
+
+
+def _write_issues(issues: LabelIssues | None, path: Path) -> None:
+    if issues is None:
+        # Those of an earlier run would be taken for some of this one.
+        for old in (path, path.with_suffix(".csv")):
+            old.unlink(missing_ok=True)
+    else:
+        issues.to_parquet(path)
+        issues.to_csv(path.with_suffix(".csv"))
 
 
 def _remedy(settings: TriageSettings) -> str:

@@ -6,6 +6,7 @@ from ..utils.on_demand import on_demand
 
 if TYPE_CHECKING:
     from ..utils.digests import run_digest
+    from ..utils.label_sets import LabelSets
     from .decisions import Decisions
     from .decisions_applied import apply_decisions
     from .exports import (
@@ -27,6 +28,7 @@ __all__ = [
     "CrossFit",
     "Decisions",
     "LabelIssues",
+    "LabelSets",
     "LabelSuspicion",
     "apply_decisions",
     "argilla_records",
@@ -47,6 +49,7 @@ __getattr__ = on_demand(
     CrossFit=".held_out",
     Decisions=".decisions",
     LabelIssues=".issues",
+    LabelSets="..utils.label_sets",
     LabelSuspicion=".suspicion",
     apply_decisions=".decisions_applied",
     argilla_records=".exports",

@@ -28,10 +28,14 @@ class WrongLabelEstimate:
         The estimate.
     interval
         From a low to a high estimate, each with its sampling error.
+    entries
+        Where labels are sets of classes, for each class how many of them wrongly have it or lack
+        it, shape ``(c,)``.
     """
 
     number: int
     interval: tuple[int, int]
+    entries: np.ndarray | None = None
 
 
 def estimate_wrong_labels(
@@ -120,8 +124,7 @@ def calibrated(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     rows = np.arange(len(labels))
-    losses = [-at(temperature)[rows, labels].mean() for temperature in TEMPERATURES]
-    return at(float(TEMPERATURES[int(np.argmin(losses))]))
+    return min(map(at, TEMPERATURES), key=lambda found: -found[rows, labels].mean())
 
 
 def _anchored(probabilities: np.ndarray, labels: np.ndarray, part: float) -> tuple[float, int]:

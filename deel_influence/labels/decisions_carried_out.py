@@ -12,6 +12,7 @@ import numpy as np
 from ..datasets.table import number_classes
 from ..errors import DecisionsError, LabelError
 from ..utils.digests import run_digest
+from ..utils.label_sets import NO_CLASS, TOGETHER, LabelSets
 from .decisions import DROP, RELABEL, Decisions, places_of
 
 # The sums of rows of probabilities may be off by so much.
@@ -27,18 +28,18 @@ class Corrections:
     ids
         The examples, shape ``(n,)``.
     before, after
-        Numbers of their classes, shape ``(n,)``.
+        Numbers of their classes, or of sets of classes, shape ``(n,)``.
     kept
         Which of them stay, shape ``(n,)``, bool.
     class_names
-        What the classes 0, 1, ... are called, where they have names.
+        What the classes 0, 1, ... are called, where they have names, or the sets.
     """
 
     ids: np.ndarray
     before: np.ndarray
     after: np.ndarray
     kept: np.ndarray
-    class_names: tuple[str, ...] | None = None
+    class_names: Sequence[str] | None = None
 
     @property
     def relabelled(self) -> np.ndarray:
@@ -66,6 +67,10 @@ class Corrections:
 
     def emptied(self) -> list[str]:
         """Return the classes that have examples before, and none after."""
+        if isinstance(self.class_names, LabelSets):
+            members = self.class_names.members
+            lost = members[self.before].any(axis=0) & ~members[self.after[self.kept]].any(axis=0)
+            return [self.class_names.class_texts[k] for k in np.flatnonzero(lost)]
         left = np.setdiff1d(self.before, self.after[self.kept])
         return [self.name_of(label) for label in left]
 
@@ -79,7 +84,9 @@ class Corrections:
         """
         at = np.flatnonzero(self.relabelled)
         new, dtype = self.after[at], labels.dtype
-        if dtype.kind in "OSU":
+        if isinstance(self.class_names, LabelSets):
+            new = self.class_names.members[new]
+        elif dtype.kind in "OSU":
             is_bytes = dtype.kind == "S" or isinstance(next(labels.flat, ""), bytes)
             texts = [self.name_of(label) for label in new]
             new = np.array([text.encode() for text in texts] if is_bytes else texts)
@@ -123,8 +130,8 @@ def correct(
     LabelError, DataSourceError
         If the labels are not one for each example.
     """
-    before, names, classes = number_labels(labels, class_names)
-    run = run_digest(ids, before)
+    numbered = _numbered_sets if _are_sets(decisions, ids, labels) else _numbered_classes
+    before, new, names, known, run = numbered(decisions, ids, labels, class_names)
     if decisions.run != run:
         message = (
             "Decisions must be about these examples, with these labels, in this order. Received: "
@@ -135,19 +142,51 @@ def correct(
     places = places_of(ids.tolist())
     at = np.array([places.get(name, -1) for name in decisions.ids.tolist()], int)
     decisions.refuse(at < 0, "must name examples of the data")
-    numbers = places_of(classes if names is None else names)
-    new = np.array([numbers.get(label, -1) for label in decisions.labels.tolist()], int)
     relabels = decisions.decisions == RELABEL
-    known = ", ".join(map(str, (classes if names is None else names)[:20])) or "none: values"
-    decisions.refuse(relabels & (new < 0), f"must relabel to a class of the data ({known})")
+    told = ", ".join(known[:20]) or "none: values"
+    decisions.refuse(relabels & np.isnan(new), f"must relabel to a class of the data ({told})")
     _, which, counts = np.unique(at, return_inverse=True, return_counts=True)
     decisions.refuse(counts[which] > 1, "must name each example once")
     after, kept = before.copy(), np.ones(len(before), bool)
     if relabel:
-        after[at[relabels]] = np.array(classes)[new[relabels]]
+        after[at[relabels]] = new[relabels]
     if drop:
         kept[at[decisions.decisions == DROP]] = False
     return Corrections(ids, before, after, kept, names)
+
+
+Numbered = tuple[np.ndarray, np.ndarray, Sequence[str] | None, list[str], str]
+"""Numbers of the labels ``(n,)``, and of the new ones ``(k,)``, float64 with NaN where there is
+none; what the numbers mean; what can be chosen; and the run."""
+
+
+def _numbered_classes(
+    decisions: Decisions, ids: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None
+) -> Numbered:
+    before, names, classes = number_labels(labels, class_names)
+    choices = classes if names is None else names
+    numbers = dict(zip(range(len(choices)), classes, strict=True))
+    places = places_of(choices)
+    new = [numbers.get(places.get(label, -1), np.nan) for label in decisions.labels.tolist()]
+    return before, np.array(new, float), names, list(map(str, choices)), run_digest(ids, before)
+
+
+def _numbered_sets(
+    decisions: Decisions, ids: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None
+) -> Numbered:
+    given = labels > 0
+    classes = LabelSets(given[:0], None if class_names is None else tuple(map(str, class_names)))
+    places = places_of(classes.class_texts)
+    wanted, known = np.zeros((len(decisions), given.shape[1]), bool), []
+    for row, label in zip(wanted, decisions.labels.tolist(), strict=True):
+        found = (
+            [places.get(part, -1) for part in label.split(TOGETHER)] if label != NO_CLASS else []
+        )
+        known.append(-1 not in found)
+        row[[place for place in found if place >= 0]] = True
+    sets, before, new = LabelSets.numbered(given, wanted, classes.classes)
+    numbers = np.where(known, new, np.nan)
+    return before, numbers, sets, [NO_CLASS, *classes.class_texts], run_digest(ids, given)
 
 
 def number_labels(
@@ -187,7 +226,8 @@ def number_labels(
     if numbers.ndim != 1:
         message = (
             "Decisions are about one label per example: a class (n,) or (n, 1), a row of "
-            f"probabilities (n, c), or a value (n,). Received: labels of shape {labels.shape}."
+            "probabilities (n, c), or a value (n,); or about a row of 0 and 1 (n, c). Received: "
+            f"labels of shape {labels.shape}."
         )
         raise LabelError(message)
     if not np.array_equal(numbers, np.rint(numbers)):
@@ -203,6 +243,15 @@ def number_labels(
         )
         raise LabelError(message)
     return numbers, names, list(range(most if count is None else count))
+
+
+def _are_sets(decisions: Decisions, ids: np.ndarray, labels: np.ndarray) -> bool:
+    """Tell whether labels are rows of 0 and 1 that say of each class whether an example has it."""
+    if labels.ndim != 2 or labels.shape[1] < 2 or labels.dtype.kind not in "biuf":
+        return False
+    # One-hot rows can be either; the run tells what they were taken for.
+    is_binary = bool(np.isin(labels, (0, 1)).all())
+    return is_binary and (not _are_rows(labels) or decisions.run == run_digest(ids, labels > 0))
 
 
 def _are_rows(labels: np.ndarray) -> bool:

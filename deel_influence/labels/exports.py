@@ -13,8 +13,8 @@ import numpy as np
 from ..errors import DecisionsError, LabelError
 from ..extras import require
 from ..texts import csv_cell, printable
-from ..utils.digests import run_digest
 from ..utils.files import replacing
+from ..utils.label_sets import run_of
 from .decisions import KEEP, RELABEL, SKIP, Decisions
 from .issues import LabelIssues
 
@@ -330,7 +330,7 @@ def _rows(issues: LabelIssues, shown: Sequence[Any]) -> Iterator[tuple[Any, ...]
             f"{len(shown)} for {len(issues)} examples."
         )
         raise ValueError(message)
-    things, run = list(shown), run_digest(issues.ids, issues.labels)
+    things, run = list(shown), run_of(issues.ids, issues.labels, issues.class_names)
     probabilities = _probabilities(issues)
     for i in issues.order.tolist():
         labels = issues.label_text(issues.labels[i]), issues.label_text(issues.suggested[i])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from ..rps.refit import HeadObjective, Part, refit
+from ..rps.refit import HeadObjective, LossOfLogits, Part, refit
 
 STRENGTH = 0.03
 """The factor λ of ``λ ‖W‖²``, for features of variance one.
@@ -31,6 +31,19 @@ class SoftmaxLoss:
         """Return ``∂ℓ_i/∂logits_i``, shape ``(b, c)``."""
         wanted = tf.one_hot(targets, tf.shape(logits)[1], dtype=logits.dtype)
         return weights[:, None] * (tf.nn.softmax(logits) - wanted)
+
+
+class SigmoidLoss:
+    """The cross-entropies of c sigmoids, added up, as `HeadObjective` takes losses."""
+
+    def __call__(self, logits: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """Return the losses ``(b,)`` for logits and rows of 0 and 1, both ``(b, c)``."""
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+        return weights * tf.reduce_sum(losses, axis=1)
+
+    def derivative(self, logits: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """Return ``∂ℓ_i/∂logits_i``, shape ``(b, c)``."""
+        return weights[:, None] * (tf.sigmoid(logits) - targets)
 
 
 def stratified_folds(labels: np.ndarray, num_folds: int, seed: int = 0) -> np.ndarray:
@@ -96,18 +109,54 @@ def held_out_head(
     -------
     Logarithms of the probabilities, float64, shape ``(n, c)``.
     """
+    logits = _held_out_logits(features, labels, num_classes, folds, strength, SoftmaxLoss())
+    return tf.nn.log_softmax(logits).numpy()
+
+
+def held_out_log_odds(
+    features: np.ndarray, members: np.ndarray, folds: np.ndarray, strength: float = STRENGTH
+) -> np.ndarray:
+    """Return the log-odds that examples have each class, by heads that were not fitted on them.
+
+    They are those of `held_out_head` where the two classes are to have it and not to have it.
+
+    Parameters
+    ----------
+    features, folds, strength
+        As for `held_out_head`.
+    members
+        Which of the c classes the examples have, bool, shape ``(n, c)``.
+
+    Returns
+    -------
+    float64, shape ``(n, c)``.
+    """
+    # Of two opposite columns of W, each is half of their difference.
+    targets, halved = members.astype(np.float64), strength / 2
+    return _held_out_logits(features, targets, members.shape[1], folds, halved, SigmoidLoss())
+
+
+def _held_out_logits(
+    features: np.ndarray,
+    targets: np.ndarray,
+    num_outputs: int,
+    folds: np.ndarray,
+    strength: float,
+    loss: LossOfLogits,
+) -> np.ndarray:
+    """Return the logits ``(n, num_outputs)`` of examples by a layer fitted on the other folds."""
     rows = with_ones(features)
-    result = np.empty((len(rows), num_classes))
+    result = np.empty((len(rows), num_outputs))
     objective = None
     for fold in np.unique(folds):
         held_out = folds == fold
-        inputs, targets = tf.constant(rows[~held_out]), tf.constant(labels[~held_out])
-        part = Part(inputs, targets, tf.ones(tf.shape(targets), tf.float64))
+        inputs, wanted = tf.constant(rows[~held_out]), tf.constant(targets[~held_out])
+        part = Part(inputs, wanted, tf.ones(len(inputs), tf.float64))
         if objective is None:
-            objective = HeadObjective(SoftmaxLoss(), [part], strength)
+            objective = HeadObjective(loss, [part], strength)
         else:
             objective.take([part])
-        start = tf.zeros((rows.shape[1], num_classes), tf.float64)
+        start = tf.zeros((rows.shape[1], num_outputs), tf.float64)
         weights = refit(objective, start, TOLERANCE, MAX_STEPS).weights
-        result[held_out] = tf.nn.log_softmax(tf.matmul(rows[held_out], weights)).numpy()
+        result[held_out] = tf.matmul(rows[held_out], weights).numpy()
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,18 @@ from typing import Any
 import numpy as np
 
 from ..extras import require
-from ..report.parquet import names_beside, write_columns, write_csv
-from ..report.triage import check_class_names, check_columns
+from ..report.parquet import (
+    check_class_names,
+    check_columns,
+    names_beside,
+    write_columns,
+    write_csv,
+)
 from ..utils.example_ids import shared_ids
 from ..utils.files import npz_path
 from ..utils.formatting import format_number
 from ..utils.html import Html, html_table
+from ..utils.label_sets import LabelSets, names_as_json, names_of_json
 from ..utils.records import Arrays, RecordKind, Settings
 
 ISSUES = RecordKind("table of label issues", "Find them again with `find_label_issues`.", 2)
@@ -49,12 +55,14 @@ class LabelIssues:
     ids
         int64 or texts, shape ``(n,)``, all different.
     labels
-        Given classes, int64, or values, float64, shape ``(n,)``.
+        Given classes, int64, or values, float64, shape ``(n,)``. Where an example can have several
+        classes, the numbers of sets in `class_names`; `given_sets` tells of the classes.
     suggested
         The most probable class of each example, shape ``(n,)``; where the label is not disputed,
         the label. Of values, what a model says that has not seen the label.
     given_probability, suggested_probability
         Of the two classes, by a model that has not seen the label, shape ``(n,)``; None for values.
+        Of sets, as if their classes were independent.
     suspicion
         The mean of the ranks that the signals give, from 0 to 1, shape ``(n,)``; larger is more
         suspicious.
@@ -72,11 +80,14 @@ class LabelIssues:
     signals
         Each signal by its name, shape ``(n,)``; larger is more suspicious.
     class_names
-        What the labels 0, 1, ... mean, where it is known.
+        What the labels 0, 1, ... mean, where it is known; of sets of classes, the sets.
     estimated_number
         How many labels are estimated to be wrong.
     interval
         Between what and what that number is thought to be.
+    wrong_entries
+        Of sets, for each class how many examples are estimated to have it or to lack it wrongly,
+        int64, shape ``(c,)``; else None.
 
     Raises
     ------
@@ -95,9 +106,10 @@ class LabelIssues:
     duplicate_of: np.ndarray
     neighbours: np.ndarray
     signals: Mapping[str, np.ndarray]
-    class_names: tuple[str, ...] | None
+    class_names: Sequence[str] | None
     estimated_number: int
     interval: tuple[int, int]
+    wrong_entries: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Check that the columns are of one length, and that every class has a name."""
@@ -147,6 +159,20 @@ class LabelIssues:
         """The positions ``(n,)`` of the examples, the most suspicious first; ties go by id."""
         return np.lexsort((self.ids, -self.suspicion))
 
+    @property
+    def given_sets(self) -> np.ndarray | None:
+        """Which classes each example has, bool, shape ``(n, c)``; None where it has one label."""
+        return self._members(self.labels)
+
+    @property
+    def suggested_sets(self) -> np.ndarray | None:
+        """Which classes are suggested, bool, shape ``(n, c)``; None where it has one label."""
+        return self._members(self.suggested)
+
+    def _members(self, labels: np.ndarray) -> np.ndarray | None:
+        sets = self.class_names
+        return sets.members[labels] if isinstance(sets, LabelSets) else None
+
     def label_text(self, label: Any) -> str:
         """Return the name of a class where there is one, or else the number."""
         if self.labels.dtype.kind == "f":
@@ -172,22 +198,31 @@ class LabelIssues:
                 "with `id_fn=`, so that positions in them are no ids."
             )
             raise ValueError(message)
-        mine, theirs = ((sorted(t.signals), t.class_names) for t in (self, other))
+        mine, theirs = ((sorted(t.signals), _classes_of(t.class_names)) for t in (self, other))
         if mine != theirs:
             message = (
                 "Argument `other` must have the same signals and class names. Received: "
                 f"{theirs[0]} of {theirs[1]} beside {mine[0]} of {mine[1]}."
             )
             raise ValueError(message)
-        width = min(self.neighbours.shape[1], other.neighbours.shape[1])
+        width, names = min(self.neighbours.shape[1], other.neighbours.shape[1]), self.class_names
         theirs_by_name = other._kept(width)
         joined = {n: np.concatenate([c, theirs_by_name[n]]) for n, c in self._kept(width).items()}
+        if isinstance(names, LabelSets):
+            given, suggested = (
+                np.concatenate([t._members(getattr(t, name)) for t in (self, other)])
+                for name in ("labels", "suggested")
+            )
+            names, *numbers = LabelSets.numbered(given, suggested, names.classes)
+            joined["label"], joined["suggested"] = numbers
         order = np.argsort(joined["id"], kind="stable")
+        entries = [t.wrong_entries for t in (self, other) if t.wrong_entries is not None]
         return self._of_columns(
             {name: column[order] for name, column in joined.items()},
-            self.class_names,
+            names,
             self.estimated_number + other.estimated_number,
             [mine + theirs for mine, theirs in zip(self.interval, other.interval, strict=True)],
+            sum(entries) if entries else None,
         )
 
     def to_pandas(self) -> Any:
@@ -216,10 +251,12 @@ class LabelIssues:
     def save(self, path: str | Path) -> Path:
         """Write all of it to an ``.npz`` file, which appears whole or not at all."""
         settings = {
-            "class_names": self.class_names,
+            "class_names": names_as_json(self.class_names),
             "estimated_number": self.estimated_number,
             "interval": self.interval,
         }
+        if self.wrong_entries is not None:
+            settings["wrong_entries"] = self.wrong_entries.tolist()
         return ISSUES.write(npz_path(path), settings, self._kept())
 
     @classmethod
@@ -235,15 +272,19 @@ class LabelIssues:
 
     @classmethod
     def _parsed(cls, settings: Settings, arrays: Arrays) -> LabelIssues:
-        return cls._of_columns(
-            arrays, settings["class_names"], settings["estimated_number"], settings["interval"]
-        )
+        names = names_of_json(settings["class_names"])
+        number, interval = settings["estimated_number"], settings["interval"]
+        return cls._of_columns(arrays, names, number, interval, settings.get("wrong_entries"))
 
     @classmethod
     def _of_columns(
-        cls, columns: Mapping[str, np.ndarray], class_names: Any, number: int, interval: Any
+        cls,
+        columns: Mapping[str, np.ndarray],
+        class_names: Sequence[str] | None,
+        number: int,
+        interval: Any,
+        entries: Any = None,
     ) -> LabelIssues:
-        names = None if class_names is None else tuple(class_names)
         signals = {
             name.removeprefix(_SIGNAL): column
             for name, column in columns.items()
@@ -259,9 +300,10 @@ class LabelIssues:
             **plain | {"duplicate_of": copied},
             neighbours=columns["neighbours"],
             signals=signals,
-            class_names=names,
+            class_names=class_names,
             estimated_number=number,
             interval=(low, high),
+            wrong_entries=None if entries is None else np.array(entries, np.int64),
         )
 
     def _numbers(self) -> dict[str, np.ndarray]:
@@ -281,3 +323,8 @@ class LabelIssues:
 
     def _columns(self) -> dict[str, np.ndarray]:
         return names_beside(self._numbers(), ("label", "suggested"), self.class_names)
+
+
+def _classes_of(class_names: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the names of classes, of which there may be sets."""
+    return class_names.class_texts if isinstance(class_names, LabelSets) else class_names

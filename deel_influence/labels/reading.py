@@ -18,9 +18,10 @@ class Evidence:
     ids
         int64 or texts, shape ``(n,)``.
     labels
-        Given classes, int64, or values, float64, shape ``(n,)``.
+        Given classes, or numbers of sets of classes, int64, or values, float64, shape ``(n,)``.
     log_probabilities
-        Of the model, float64, shape ``(n, c)``; for values without classes, shape ``(n, 0)``.
+        Of the model, float64, shape ``(n, c)``; for values without classes, shape ``(n, 0)``; for
+        sets the log-odds of each class.
     features
         The inputs of its last layer, shape ``(n, d)``.
     keys

@@ -35,6 +35,8 @@ class Sources:
         How often the last layer is fitted anew, and what fixes who is left out when.
     num_neighbours
         The number k of neighbours; None takes ``√n``.
+    class_names
+        What the classes 0, 1, ... are called, where it is known.
     """
 
     def __init__(
@@ -45,11 +47,17 @@ class Sources:
         num_folds: int = 5,
         num_neighbours: int | None = None,
         seed: int = 0,
+        class_names: Sequence[str] | None = None,
     ) -> None:
-        self.evidence = evidence
+        self.evidence, self._names = evidence, class_names
         self._dynamics = dynamics
         self._cross_fit = None if cross_fit is None else cross_fit.of(evidence.ids, evidence.labels)
         self._num_folds, self._num_neighbours, self._seed = num_folds, num_neighbours, seed
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """What the labels mean, given and suggested."""
+        return self._names
 
     @cached_property
     def _features(self) -> np.ndarray:

@@ -15,15 +15,17 @@ from ..linalg.checks import check_count
 from ..model.class_scores import ClassReader
 from ..model.influence_model import BaseInfluenceModel
 from ..model.selection import LayerKey
-from ..report.labels import read_labels
+from ..report.labels import read_labels, set_reader
 from ..training_dynamics.callback import TrainingDynamics, recorded_dynamics
 from ..training_dynamics.record import RecordedDynamics
 from ..types import Batch, Data, IdFunction, Verbosity
 from ..utils.example_ids import check_unique, names_of
+from ..utils.label_sets import LabelSets
 from ..utils.takes_data import takes_data
 from .held_out import CrossFit
 from .issues import LabelIssues
 from .reading import Evidence, check_classes
+from .sets import SetSources
 from .signals import Sources, check_signals, default_signals, mean_rank
 from .values import ValueSources
 
@@ -49,11 +51,14 @@ class LabelSuspicion(SelfInfluenceCalculator):
     Where labels are values, there is one signal, ``"residual"``: ``|y - ŷ|`` by the last layer,
     fitted anew by ridge regression on the other folds, divided by its spread around the example.
 
+    Where an example can have several classes, rows of 0 and 1 under a binary cross-entropy, each
+    class is a question of its own, and ``"head"``, ``"neighbours"`` and ``"loss"`` are those of the
+    class that is the most suspicious.
+
     Parameters
     ----------
     model
-        The wrapped model of a classifier with one label for each example, or of a regression with
-        one value.
+        The wrapped model of a classifier, or of a regression with one value.
     dynamics
         The callback that was in the fit, or its record.
     cross_fit
@@ -63,7 +68,7 @@ class LabelSuspicion(SelfInfluenceCalculator):
     num_folds
         In how many folds the last layer is fitted anew.
     num_neighbours
-        The number of neighbours; None takes ``√n``.
+        The number of neighbours; None takes ``√n``, and 10 where labels are sets of classes.
     layer
         Name or index of the layer whose inputs are the features; None takes the last one that has
         trainable weights.
@@ -129,7 +134,7 @@ class LabelSuspicion(SelfInfluenceCalculator):
             If ids are not all different, or ``dynamics`` or ``cross_fit`` is of other examples.
         """
         data = Pass(train_set, "train_set", "Labels", id_fn, device, verbose)
-        sources = self._read(data)
+        sources = self._read(data, names_of(train_set).class_names)
         signals, evidence = sources.signals(self.signals), sources.evidence
         suspicion, estimate = mean_rank(list(signals.values())), sources.estimate()
         is_issue = np.zeros(len(suspicion), bool)
@@ -142,9 +147,10 @@ class LabelSuspicion(SelfInfluenceCalculator):
             is_issue=is_issue,
             **sources.around(),
             signals=signals,
-            class_names=names_of(train_set).class_names,
+            class_names=sources.class_names,
             estimated_number=estimate.number,
             interval=estimate.interval,
+            wrong_entries=estimate.entries,
         )
 
     def scored_batches(
@@ -161,23 +167,17 @@ class LabelSuspicion(SelfInfluenceCalculator):
     def _self_scores(self, batch: Batch) -> tf.Tensor:
         """Return the scores of a batch that is the whole training set."""
         found = [tensor.numpy() for tensor in self._read_batch(batch)]
-        evidence = self._evidence(np.arange(len(found[0])), *found)
-        return tf.constant(self._scores(self._sources(evidence)), self.model.dtype)
+        sources = self._sources(np.arange(len(found[0])), found)
+        return tf.constant(self._scores(sources), self.model.dtype)
 
     def _scores(self, sources: Sources) -> np.ndarray:
         return mean_rank(list(sources.signals(self.signals).values()))
 
-    def _sources(self, evidence: Evidence) -> Sources:
-        if evidence.labels.dtype.kind == "f":
-            _check_none(dynamics=self.dynamics, cross_fit=self.cross_fit, signals=self._asked)
-            return ValueSources(evidence, **self._settings)
-        return Sources(evidence, self.dynamics, self.cross_fit, **self._settings)
-
-    def _read(self, data: Pass) -> Sources:
+    def _read(self, data: Pass, class_names: Sequence[str] | None = None) -> Sources:
         computed = self._computed(data.checked(self.engine), self._read_batch, axis=0)
         parts = [(item.ids, *(t.numpy() for t in found)) for item, found in computed]
         ids, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return self._sources(self._evidence(check_unique(ids, data.argument), *columns))
+        return self._sources(check_unique(ids, data.argument), columns, class_names)
 
     def _read_batch(self, batch: Batch) -> tuple[tf.Tensor, ...]:
         """Return targets, outputs, features and keys of a batch; traceable."""
@@ -189,24 +189,45 @@ class LabelSuspicion(SelfInfluenceCalculator):
             keys = self.dynamics.keys_of(inputs, targets)
         return tf.convert_to_tensor(targets), tf.convert_to_tensor(outputs), features, keys
 
-    def _evidence(self, ids: np.ndarray, *columns: Any) -> Evidence:
+    def _sources(
+        self,
+        ids: np.ndarray,
+        columns: Sequence[np.ndarray],
+        class_names: Sequence[str] | None = None,
+    ) -> Sources:
+        """Return the sources by the rule for such labels; the columns are of `_read_batch`."""
         targets, outputs, features, keys = columns
+        models: dict[str, Any] = {"dynamics": self.dynamics, "cross_fit": self.cross_fit}
+        settings = self._settings | {"class_names": class_names}
+        sets = set_reader(self.model, self._from_logits)(targets, outputs)
+        if sets is not None:
+            rule = "an example can have several classes"
+            _check_none(rule, **models)
+            given, labels, _ = LabelSets.numbered(sets[0], sets[0])
+            evidence = Evidence(ids, labels, sets[1], features, keys)
+            return SetSources(evidence, given, **settings)
         labels, _ = read_labels(targets, outputs, self.model.loss_function.loss)
         if labels.dtype.kind == "f":
-            return Evidence(ids, labels, np.empty((len(ids), 0)), features, keys)
+            rule = "labels are values, which have one signal, the residual"
+            _check_none(rule, **models, signals=self._asked)
+            evidence = Evidence(ids, labels, np.empty((len(ids), 0)), features, keys)
+            return ValueSources(evidence, **settings)
         reader = ClassReader(self.model, self._from_logits)
         scores = tf.cast(reader.scores(tf.constant(outputs)), tf.float64)
         found = tf.nn.log_softmax(scores).numpy()
-        return Evidence(ids, check_classes(labels, found.shape[1]), found, features, keys)
+        labels = check_classes(labels, found.shape[1])
+        evidence = Evidence(ids, labels, found, features, keys)
+        return Sources(evidence, **models, **settings)
 
 
-def _check_none(**arguments: Any) -> None:
-    """Refuse what adds signals that values have not."""
+def _check_none(rule: str, **arguments: Any) -> None:
+    """Refuse what the rule for such labels has no use for."""
     given = [name for name, value in arguments.items() if value is not None]
     if given:
+        names = ", ".join(f"`{name}`" for name in arguments)
         message = (
-            "Argument `dynamics`, `cross_fit` and `signals` must be None where labels are values, "
-            f"which have one signal, the residual. Received: {' and '.join(given)}. Leave them out."
+            f"Argument {names} must be None where {rule}. Received: {' and '.join(given)}. Leave "
+            "them out."
         )
         raise ValueError(message)
 
@@ -229,8 +250,8 @@ def find_label_issues(
     Parameters
     ----------
     model
-        The wrapped model, trained on these data, of a classifier with one label for each example,
-        or of a regression with one value.
+        The wrapped model, trained on these data, of a classifier, or of a regression with one
+        value.
     data
         The training set.
     dynamics, cross_fit, signals

@@ -86,6 +86,43 @@ def read_labels(
     raise LabelError(message)
 
 
+def set_reader(
+    model: BaseInfluenceModel, from_logits: bool | None = None
+) -> Callable[[Any, Any], tuple[np.ndarray, np.ndarray] | None]:
+    """Return what reads sets of classes, where an example can have several.
+
+    It takes the targets and the outputs of a batch, and returns which of the c classes each example
+    has, bool, and the logits of the model, float64, both of shape ``(b, c)``. Where the loss takes
+    no output for a yes or no of its own, or there is but one, it returns None.
+
+    Parameters
+    ----------
+    model
+        The wrapped model.
+    from_logits
+        As for `ClassReader`.
+    """
+    if not is_binary_loss(only_loss(model.loss_function.loss)):
+        return lambda targets, outputs: None
+    reader = ClassReader(model, from_logits)
+
+    def read(targets: Any, outputs: Any) -> tuple[np.ndarray, np.ndarray] | None:
+        given, outputs = tf.convert_to_tensor(targets).numpy(), tf.convert_to_tensor(outputs)
+        if outputs.shape.rank != 2 or outputs.shape[1] < 2 or given.shape != outputs.shape:
+            return None
+        if not np.isin(given, (0, 1)).all():
+            message = (
+                "Labels of several classes must be 0 or 1 for each class. Received: values from "
+                f"{given.min():.3g} to {given.max():.3g}. Round them, if they are probabilities."
+            )
+            raise LabelError(message)
+        # Each output for itself is that of a classifier of two classes.
+        logits = reader.scores(tf.reshape(outputs, (-1, 1)))[:, 1]
+        return given > 0, tf.reshape(logits, outputs.shape).numpy().astype(np.float64)
+
+    return read
+
+
 def probability_reader(model: BaseInfluenceModel) -> Callable[[tf.Tensor], np.ndarray | None]:
     """Return what reads the probabilities of the c classes off outputs, shape ``(b, c)``.
 

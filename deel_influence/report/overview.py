@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..utils.digests import run_digest
+from ..utils.label_sets import LabelSets, run_of
 from .triage import Triage
 
 # A matrix of more classes is no overview.
@@ -44,19 +44,26 @@ class Matrix:
 def describe_labels(triage: Triage, positions: np.ndarray) -> dict[str, Any]:
     """Return what the page says of labels: all there are, and those at positions ``(k,)``."""
     given, predicted = triage.labels[positions], triage.predicted[positions]
+    names = triage.class_names
     return {
-        "run": run_digest(triage.ids, triage.labels),
-        "classes": all_classes(triage),
+        "run": run_of(triage.ids, triage.labels, triage.class_names),
+        "classes": all_classes(triage, np.union1d(given, predicted)),
+        "parts": names.class_texts if isinstance(names, LabelSets) else (),
         "given": count_classes(triage, given),
         "predicted": count_classes(triage, predicted),
         "matrix": label_matrix(triage, given, predicted),
     }
 
 
-def all_classes(triage: Triage) -> list[Choice]:
-    """Return the classes that a label can be; none where labels are values."""
+def all_classes(triage: Triage, shown: np.ndarray) -> list[Choice]:
+    """Return the classes that a label can be; none where labels are values.
+
+    Of sets, of which there may be as many as examples, those that are among the labels shown.
+    """
     if not triage.has_classes:
         return []
+    if isinstance(triage.class_names, LabelSets):
+        return [Choice(number, triage.label_text(number)) for number in shown.tolist()]
     if triage.class_names is not None:
         return [Choice(number, str(name)) for number, name in enumerate(triage.class_names)]
     numbers = np.union1d(triage.labels, triage.predicted)

@@ -25,6 +25,7 @@ from ..calculators.base import BaseInfluenceCalculator
 from ..texts import printable
 from ..types import Data
 from ..utils.formatting import format_number, format_share
+from ..utils.label_sets import LabelSets
 from .charts import FRAME, draw_curve, draw_histogram
 from .contents import Curve, Table
 from .examples import Example, describe_examples
@@ -41,7 +42,7 @@ from .reasons import (
     mentioned,
 )
 from .samples import read_samples
-from .suspicion import Issues, number_of, suggesting
+from .suspicion import Issues, entries_of, number_of, suggesting
 from .triage import Triage
 
 __all__ = ["Curve", "Table", "write_report"]
@@ -132,7 +133,9 @@ def write_report(
     _check_names("class_names", class_names)
     _check_names("feature_names", feature_names)
     if class_names is not None:
-        triage = replace(triage, class_names=tuple(class_names))
+        sets = triage.class_names if isinstance(triage.class_names, LabelSets) else None
+        names = sets.renamed(class_names) if sets is not None else tuple(class_names)
+        triage = replace(triage, class_names=names)
     if feature_names is None:
         feature_names = names_of(dataset).feature_names
     seen = _described(triage, dataset, top, issues, calculator, display, feature_names)
@@ -148,7 +151,7 @@ def write_report(
         doubt=triage.doubt,
         **seen,
         plots=[draw_curve(curve) for curve in curves],
-        tables=[_format_table(table) for table in extra_tables],
+        tables=[_format_table(table) for table in (*entries_of(triage, issues), *extra_tables)],
         per_page=_PER_PAGE,
         num_examples=len(triage),
         frame=FRAME,

@@ -11,15 +11,51 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from ..errors import DataSourceError
+from ..errors import DataSourceError, LabelError
 from ..texts import csv_cell
 from ..utils.digests import array_digest
 from ..utils.files import replacing
 from ..utils.formatting import written_column
+from ..utils.label_sets import LabelSets, names_as_json, names_of_json
 from ..utils.records import UNREADABLE
 
 _CHECKSUM = "deel_influence.sha256"
 _CLASS_NAMES = "deel_influence.class_names"
+
+
+def check_columns(columns: Mapping[str, np.ndarray]) -> None:
+    """Refuse columns that are not all of one shape ``(n,)``.
+
+    Raises
+    ------
+    ValueError
+        Tells their shapes.
+    """
+    shapes = {name: np.shape(column) for name, column in columns.items()}
+    if len(set(shapes.values())) != 1 or len(next(iter(shapes.values()))) != 1:
+        message = (
+            "Argument `ids` and the other columns must all have one shape (n,). Received: "
+            f"{shapes}."
+        )
+        raise ValueError(message)
+
+
+def check_class_names(names: Sequence[str], labels: np.ndarray, predicted: np.ndarray) -> None:
+    """Refuse names that do not name every class."""
+    if labels.dtype.kind == "f":
+        message = (
+            "Argument `class_names` names classes, and must be None where labels are values. "
+            f"Received: {len(names)} names for labels of dtype {labels.dtype}."
+        )
+        raise LabelError(message)
+    both = np.concatenate([labels, predicted])
+    if len(both) and (both.min() < 0 or both.max() >= len(names)):
+        message = (
+            "Argument `class_names` must name every label, the first one being 0. Received: "
+            f"{len(names)} names for labels from {both.min()} to {both.max()}, given or predicted. "
+            "Check that the model was trained on these classes."
+        )
+        raise LabelError(message)
 
 
 def write_csv(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> None:
@@ -54,7 +90,7 @@ def write_columns(
     columns = {name: written_column(part) for name, part in columns.items()}
     metadata = {}
     if class_names is not None:
-        metadata[_CLASS_NAMES] = json.dumps([str(name) for name in class_names])
+        metadata[_CLASS_NAMES] = json.dumps(names_as_json(class_names))
     metadata[_CHECKSUM] = _checksum(columns, metadata.get(_CLASS_NAMES))
     with replacing(path) as temporary:
         pq.write_table(pa.table(dict(columns)).replace_schema_metadata(metadata), temporary)
@@ -62,7 +98,7 @@ def write_columns(
 
 def read_columns(
     path: str | os.PathLike[str], needed: Sequence[str]
-) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
+) -> tuple[dict[str, np.ndarray], LabelSets | tuple[str, ...] | None]:
     """Read what `write_columns` wrote.
 
     Parameters
@@ -108,7 +144,7 @@ def read_columns(
         )
         raise DataSourceError(message)
     texts = {name: part.astype(str) for name, part in found.items() if part.dtype == object}
-    return {**found, **texts}, None if names is None else tuple(json.loads(names))
+    return {**found, **texts}, None if names is None else names_of_json(json.loads(names))
 
 
 def _checksum(columns: Mapping[str, np.ndarray], class_names: str | None) -> str:

@@ -156,12 +156,17 @@ def find_pulling(
     values = calculator.influence_matrix(_examples_at(queries, dataset), dataset)
     found = {}
     for query, row in zip(queries.tolist(), values, strict=True):
-        order = np.argsort(-row, kind="stable")
-        # What an example does to itself is no reason.
-        order = order[order != query]
-        best, worst = order[:_PULLING], order[::-1][:_PULLING]
-        found[query] = best[row[best] > 0].tolist(), worst[row[worst] < 0].tolist()
+        # What an example does to itself is no reason, and nor is what does nothing.
+        row = np.where(np.arange(len(row)) == query, 0, row)
+        found[query] = _largest(row), _largest(-row)
     return found
+
+
+def _largest(values: np.ndarray) -> list[int]:
+    """Return where the largest values ``(n,)`` stand, of those above 0; ties go by position."""
+    least = np.partition(values, -_PULLING)[-_PULLING] if len(values) > _PULLING else 0
+    chosen = np.flatnonzero((values >= least) & (values > 0))
+    return chosen[np.argsort(-values[chosen], kind="stable")][:_PULLING].tolist()
 
 
 def _examples_at(positions: np.ndarray, dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..utils.formatting import format_number
+from ..utils.label_sets import LabelSets
+from .contents import Table
 from .triage import Triage
 
 Issues = Any
@@ -46,12 +48,35 @@ def ranked_by(triage: Triage, issues: Issues) -> Triage:
 
 def suggesting(triage: Triage, issues: Issues) -> Triage:
     """Return a triage with the suggestions of label issues in the place of predictions."""
+    names = triage.class_names
+    if isinstance(names, LabelSets):
+        # Other sets are suggested than are predicted; the given ones have the same numbers.
+        names = issues.class_names.renamed(names.classes)
     return replace(
         ranked_by(triage, issues),
+        class_names=names,
         predicted=issues.suggested,
         given_probability=issues.given_probability,
         predicted_probability=issues.suggested_probability,
     )
+
+
+def entries_of(triage: Triage, issues: Issues | None) -> list[Table]:
+    """Return a table of the wrong entries of each class, where labels are sets of classes."""
+    names = triage.class_names
+    if issues is None or not isinstance(names, LabelSets):
+        return []
+    counts = zip(
+        names.class_texts,
+        issues.given_sets.sum(axis=0).tolist(),
+        (issues.given_sets < issues.suggested_sets).sum(axis=0).tolist(),
+        (issues.given_sets > issues.suggested_sets).sum(axis=0).tolist(),
+        issues.wrong_entries.tolist(),
+        strict=True,
+    )
+    heads = ("class", "given", "suggested where not given", "given, not suggested", "wrong")
+    caption = "Numbers of examples; wrong: that have the class or lack it wrongly, by estimate."
+    return [Table("Classes of the sets", heads, list(counts), caption)]
 
 
 def number_of(issues: Issues) -> tuple[str, str, str]:

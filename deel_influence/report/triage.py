@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from deel_influence.errors import LabelError, NonFiniteError
+from deel_influence.errors import NonFiniteError
 from deel_influence.extras import require
 from deel_influence.model.fingerprint import weights_digest
 from deel_influence.model.influence_model import BaseInfluenceModel, check_influence_model
@@ -19,10 +19,18 @@ from deel_influence.utils.example_ids import as_ids, check_unique, names_of
 from deel_influence.utils.formatting import format_number, format_share
 from deel_influence.utils.html import Html, html_table
 from deel_influence.utils.kernels import Kernel
+from deel_influence.utils.label_sets import LabelSets
 from deel_influence.utils.takes_data import takes_data
 
-from .labels import probability_reader, read_labels
-from .parquet import names_beside, read_columns, write_columns, write_csv
+from .labels import probability_reader, read_labels, set_reader
+from .parquet import (
+    check_class_names,
+    check_columns,
+    names_beside,
+    read_columns,
+    write_columns,
+    write_csv,
+)
 
 # A notebook shows so many examples.
 _SHOWN = 10
@@ -72,7 +80,8 @@ class Triage:
     ranks
         Ranks, shape ``(n,)``, int64; 1 is the most suspicious, and equal scores go by id.
     class_names
-        What the labels 0, 1, ... mean, where it is known.
+        What the labels 0, 1, ... mean, where it is known; of examples with several labels at once,
+        the sets of classes.
     given_probability, predicted_probability
         What the model gives to the label and to what it predicts, from 0 to 1, shape ``(n,)``; None
         where it is no classifier that gives probabilities.
@@ -258,7 +267,7 @@ def run_triage(
     verbose
         As for `progress_bar`.
     class_names
-        What the labels 0, 1, ... mean; None takes the names that the dataset has.
+        What the classes 0, 1, ... mean; None takes the names that the dataset has.
 
     Raises
     ------
@@ -268,7 +277,7 @@ def run_triage(
     NonFiniteError
         If a score, loss or prediction is NaN or infinite; the message says in which batch.
     LabelError
-        If the examples do not have one label each.
+        If the examples do not have one label each, or rows of 0 and 1 under a binary loss.
     EmptyDatasetError
         If there are no examples.
     """
@@ -277,12 +286,12 @@ def run_triage(
     given_ids = None if ids is None else check_unique(as_ids(ids, "ids"), "ids")
     read = _batch_reader(influence_model)
     loss = influence_model.loss_function.loss
-    probabilities_of = probability_reader(influence_model)
+    probabilities_of, sets_of = probability_reader(influence_model), set_reader(influence_model)
     parts = []
     scored = calculator.scored_batches(dataset, verbose=verbose)
     for number, (batch, known, scores) in enumerate(scored):
         targets, outputs, losses = read(batch)
-        labels, predicted = read_labels(targets, outputs, loss)
+        labels, predicted = sets_of(targets, outputs) or read_labels(targets, outputs, loss)
         part = {"predicted": predicted, "losses": losses.numpy(), "scores": scores.numpy()}
         _check_finite(part, number)
         probabilities = probabilities_of(outputs)
@@ -294,6 +303,9 @@ def run_triage(
     columns["ids"] = _ids_for(given_ids, columns["ids"])
     ranks = _ranks(columns["scores"], columns["ids"])
     names = names_of(dataset).class_names if class_names is None else class_names
+    if columns["labels"].ndim == 2:
+        both = columns["labels"], columns["predicted"] > 0
+        names, columns["labels"], columns["predicted"] = LabelSets.numbered(*both, names)
     return Triage(ranks=ranks, class_names=names, **columns)
 
 
@@ -325,7 +337,7 @@ def _batch_reader(influence_model: BaseInfluenceModel) -> Kernel:
 
 def _check_finite(columns: dict[str, np.ndarray], batch_number: int) -> None:
     for name, values in columns.items():
-        wrong = np.flatnonzero(~np.isfinite(values))
+        wrong = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
         if wrong.size:
             message = (
                 f"The {name} of the training examples must be finite. Received: "
@@ -334,41 +346,6 @@ def _check_finite(columns: dict[str, np.ndarray], batch_number: int) -> None:
                 "for weights that diverged in training."
             )
             raise NonFiniteError(message)
-
-
-def check_columns(columns: Mapping[str, np.ndarray]) -> None:
-    """Refuse columns that are not all of one shape ``(n,)``.
-
-    Raises
-    ------
-    ValueError
-        Tells their shapes.
-    """
-    shapes = {name: np.shape(column) for name, column in columns.items()}
-    if len(set(shapes.values())) != 1 or len(next(iter(shapes.values()))) != 1:
-        message = (
-            "Argument `ids` and the other columns must all have one shape (n,). Received: "
-            f"{shapes}."
-        )
-        raise ValueError(message)
-
-
-def check_class_names(names: Sequence[str], labels: np.ndarray, predicted: np.ndarray) -> None:
-    """Refuse names that do not name every class."""
-    if labels.dtype.kind == "f":
-        message = (
-            "Argument `class_names` names classes, and must be None where labels are values. "
-            f"Received: {len(names)} names for labels of dtype {labels.dtype}."
-        )
-        raise LabelError(message)
-    both = np.concatenate([labels, predicted])
-    if len(both) and (both.min() < 0 or both.max() >= len(names)):
-        message = (
-            "Argument `class_names` must name every label, the first one being 0. Received: "
-            f"{len(names)} names for labels from {both.min()} to {both.max()}, given or predicted. "
-            "Check that the model was trained on these classes."
-        )
-        raise LabelError(message)
 
 
 def _ids_for(ids: np.ndarray | None, known: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from deel_influence.labels import LabelIssues, LabelSets
 from deel_influence.report import Triage
 from deel_influence.report.parquet import write_columns
 from tests.report.fakes import linear_model
@@ -76,6 +77,50 @@ def test_what_is_held_to_be_wrong_is_compared_where_both_say_it(run, tmp_path) -
     assert result.exit_code == 0, result.output
     assert tables(result.stdout)[2:] == [[["9", "2", "2", "2", "2"]], [["5", "3", "3", "0", "0"]]]
     assert "Entered what is held to be wrong: 1" in result.stdout
+
+
+def test_runs_of_label_issues_are_compared_by_their_issues(run, runs, tmp_path) -> None:
+    for name, numbers in (("one", (0, 3)), ("two", (2,))):
+        folder = tmp_path / name
+        folder.mkdir()
+        triage([0, 1, 2, 3], [0, 1, 2, 0], [4, 3, 2, 1]).to_parquet(folder / "scores.parquet")
+        issues(numbers).to_parquet(folder / "issues.parquet")
+    result = run("compare", tmp_path / "one", tmp_path / "two", "--top", 1)
+    assert result.exit_code == 0, result.output
+    assert tables(result.stdout) == [
+        [["2", "4", "1", "bee", "bee"]],
+        [["0", "1", "2", "(none)", "(none)"]],
+        [["2", "4", "1", "bee", "bee"]],
+        [["0", "1", "2", "(none)", "(none)"]],
+    ]
+    assert "Left what is held to be wrong: 2" in result.stdout
+    assert "The first 1 of them" in result.stdout
+    # Beside a run by another method, lists are compared and nothing else.
+    write_columns(
+        tmp_path / "two" / "issues.parquet",
+        {"id": np.arange(4), "label": np.arange(4.0), "rank": np.arange(4)},
+        None,
+    )
+    result = run("compare", tmp_path / "one", tmp_path / "two", "--top", 1)
+    assert "4 of them with another label" in result.stdout
+    assert "held to be wrong" not in result.stdout
+
+
+def issues(wrong: tuple[int, ...]) -> LabelIssues:
+    """Issues of four examples with sets of two classes, some of which are held to be wrong."""
+    members = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], bool)
+    sets, labels, _ = LabelSets.numbered(members, members, ("ape", "bee"))
+    flags = np.isin(np.arange(4), wrong)
+    shares = np.linspace(0.4, 0.1, 4) + 0.5 * flags
+    return LabelIssues(
+        *(np.arange(4), labels, labels, shares, shares, shares, flags, shares),
+        duplicate_of=np.full(4, None),
+        neighbours=np.zeros((4, 1), np.int64),
+        signals={},
+        class_names=sets,
+        estimated_number=len(wrong),
+        interval=(0, 4),
+    )
 
 
 def test_the_accuracies_of_both_models_are_told(run, runs, tmp_path) -> None:

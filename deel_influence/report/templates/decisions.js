@@ -14,6 +14,11 @@
   const written = (names) => new Map(Array.from(names, (name) => [plain(name), name]));
   const idsWritten = written(byId.keys());
   const classesWritten = written(classes.values());
+  // The classes that labels are sets of, if they are.
+  const parts = Array.from(document.querySelectorAll("#parts li"), (part) => part.textContent);
+  const partsWritten = written(parts);
+  const together = " + ";
+  const noClass = "(none)";
   // By id, in the order in which they were made.
   let decided = new Map();
   const past = [];
@@ -90,14 +95,26 @@
     say(`Undone. ${find("counter").textContent}.`);
   }
 
-  // The class that a text names: in full, whatever the case, or by its beginning.
-  function classOf(text) {
-    const names = Array.from(classes.values());
+  // The name that a text stands for: in full, whatever the case, or by its beginning.
+  function nameAmong(names, text) {
     const wanted = text.trim().toLowerCase();
     if (names.includes(text)) return text;
     const same = names.filter((name) => name.toLowerCase() === wanted);
     const begun = names.filter((name) => wanted && name.toLowerCase().startsWith(wanted));
     return [same, begun].find((found) => found.length === 1)?.[0];
+  }
+
+  // The set of all classes that a text names, as tables write it.
+  function setOf(text, nameOf) {
+    if (parts.length && text === noClass) return noClass;
+    const wanted = text.split(together).map(nameOf);
+    if (!parts.length || wanted.includes(undefined)) return undefined;
+    return parts.filter((name) => wanted.includes(name)).join(together);
+  }
+
+  function classOf(text) {
+    return nameAmong(Array.from(classes.values()), text)
+      ?? setOf(text.trim(), (name) => nameAmong(parts, name));
   }
 
   function openPick() {
@@ -214,7 +231,8 @@
     }
     return file.decisions.map((entry, place) => {
       const { id, decision, label } = { label: "", ...entry };
-      const name = classesWritten.get(plain(String(label)));
+      const name = classesWritten.get(plain(String(label)))
+        ?? setOf(String(label), (part) => partsWritten.get(plain(part)));
       const fits = decision === "relabel" ? name !== undefined : String(label) === "";
       if (!["string", "number"].includes(typeof id) || !kinds.includes(decision) || !fits) {
         throw new Error(`decision ${place + 1} (${id}: ${decision} ${label}) cannot be`);
