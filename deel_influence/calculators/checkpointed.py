@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from ..gradients.passes import Pass
@@ -103,9 +102,9 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
         width = self._vector_size * count if axis == 0 else max([2, *map(len, arguments)])
         join = _side_by_side if axis == 0 else _added
 
-        def compute(t: int, item: Item) -> np.ndarray:
+        def compute(t: int, item: Item) -> tf.Tensor:
             given = (*(parts[t] for parts in own), item.batch)
-            return run(self._kernel(hook), item, given, data.device, axis).numpy()
+            return run(self._kernel(hook), item, given, data.device, axis)
 
         # Where there are several, each checkpoint has a bar of its own.
         reading = data if count == 1 else replace(data, verbose=0)
@@ -113,7 +112,7 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
             with self._lock:
                 self.checkpoints.verify(block[0].batch)
                 results = join(self._passes(block, compute, data))
-            yield from zip(block, map(tf.convert_to_tensor, results), strict=True)
+            yield from zip(block, results, strict=True)
 
     def _vector_settings(self) -> tuple:
         # The digest of the vectors' origin covers the weights that are loaded: always the first.
@@ -122,8 +121,8 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
         return self.checkpoints.fingerprints()
 
     def _passes(
-        self, block: list[Item], compute: Callable[[int, Item], np.ndarray], data: Pass
-    ) -> Iterator[list[np.ndarray]]:
+        self, block: list[Item], compute: Callable[[int, Item], tf.Tensor], data: Pass
+    ) -> Iterator[list[tf.Tensor]]:
         """Yield for each checkpoint its contributions to the items of a block."""
         count = self.checkpoints.count
         for t in range(count):
@@ -154,12 +153,12 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
             yield held
 
 
-def _added(passes: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
+def _added(passes: Iterator[list[tf.Tensor]]) -> list[tf.Tensor]:
     totals = next(passes)
     for values in passes:
         totals = [total + value for total, value in zip(totals, values, strict=True)]
     return totals
 
 
-def _side_by_side(passes: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
-    return [np.concatenate(parts, axis=1) for parts in zip(*passes, strict=True)]
+def _side_by_side(passes: Iterator[list[tf.Tensor]]) -> list[tf.Tensor]:
+    return [tf.concat(parts, axis=1) for parts in zip(*passes, strict=True)]
