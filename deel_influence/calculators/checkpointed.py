@@ -103,8 +103,8 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
         join = _side_by_side if axis == 0 else _added
 
         def compute(t: int, item: Item) -> tf.Tensor:
-            given = (*(parts[t] for parts in own), item.batch)
-            return run(self._kernel(hook), item, given, data.device, axis)
+            given = tuple(parts[t] for parts in own)
+            return self._result(t, hook, item, given, data.device, axis)
 
         # Where there are several, each checkpoint has a bar of its own.
         reading = data if count == 1 else replace(data, verbose=0)
@@ -113,6 +113,18 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
                 self.checkpoints.verify(block[0].batch)
                 results = join(self._passes(block, compute, data))
             yield from zip(block, results, strict=True)
+
+    def _result(
+        self,
+        t: int,
+        hook: Callable[..., Any],
+        item: Item,
+        arguments: tuple,
+        device: str | None,
+        axis: int | None,
+    ) -> tf.Tensor:
+        """Run a hook on a batch, checkpoint ``t`` being loaded. May be overridden."""
+        return run(self._kernel(hook), item, (*arguments, item.batch), device, axis)
 
     def _vector_settings(self) -> tuple:
         # The digest of the vectors' origin covers the weights that are loaded: always the first.
