@@ -336,8 +336,10 @@ class BaseInfluenceCalculator(PairCalculator):
                     found = (batch, tf.cast(values[rows], dtype), part)
                     yield (*found, ids[rows]) if return_ids else found
 
-        id_type = train.id_type(self.engine) if return_ids else None
-        spec = top_k_spec(self.model, dataset_to_evaluate, train_set, dtype, id_type)
+        def spec() -> tuple:
+            id_type = train.id_type(self.engine) if return_ids else None
+            return top_k_spec(self.model, dataset_to_evaluate, train_set, dtype, id_type)
+
         result = lazy_dataset(generate, spec)
         if save_top_k_ds_path is not None:
             # Computed before it is saved: TensorFlow's save never returns when its input fails.

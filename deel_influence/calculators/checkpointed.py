@@ -103,9 +103,9 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
         width = self._vector_size * count if axis == 0 else max([2, *map(len, arguments)])
         join = _side_by_side if axis == 0 else _added
 
-        def compute(t: int, item: Item) -> np.ndarray:
-            given = (*(parts[t] for parts in own), item.batch)
-            return run(self._kernel(hook), item, given, data.device, axis).numpy()
+        def compute(t: int, item: Item) -> tf.Tensor:
+            given = tuple(parts[t] for parts in own)
+            return self._result(t, hook, item, given, data.device, axis)
 
         # Where there are several, each checkpoint has a bar of its own.
         reading = data if count == 1 else replace(data, verbose=0)
@@ -113,7 +113,19 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
             with self._lock:
                 self.checkpoints.verify(block[0].batch)
                 results = join(self._passes(block, compute, data))
-            yield from zip(block, map(tf.convert_to_tensor, results), strict=True)
+            yield from zip(block, results, strict=True)
+
+    def _result(
+        self,
+        t: int,
+        hook: Callable[..., Any],
+        item: Item,
+        arguments: tuple,
+        device: str | None,
+        axis: int | None,
+    ) -> tf.Tensor:
+        """Run a hook on a batch, checkpoint ``t`` being loaded. May be overridden."""
+        return run(self._kernel(hook), item, (*arguments, item.batch), device, axis)
 
     def kept_vectors(
         self, data: Pass, scored: bool
@@ -129,8 +141,8 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
         return self.checkpoints.fingerprints()
 
     def _passes(
-        self, block: list[Item], compute: Callable[[int, Item], np.ndarray], data: Pass
-    ) -> Iterator[list[np.ndarray]]:
+        self, block: list[Item], compute: Callable[[int, Item], tf.Tensor], data: Pass
+    ) -> Iterator[list[tf.Tensor]]:
         """Yield for each checkpoint its contributions to the items of a block."""
         count = self.checkpoints.count
         for t in range(count):
@@ -161,12 +173,12 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
             yield held
 
 
-def _added(passes: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
+def _added(passes: Iterator[list[tf.Tensor]]) -> list[tf.Tensor]:
     totals = next(passes)
     for values in passes:
         totals = [total + value for total, value in zip(totals, values, strict=True)]
     return totals
 
 
-def _side_by_side(passes: Iterator[list[np.ndarray]]) -> list[np.ndarray]:
-    return [np.concatenate(parts, axis=1) for parts in zip(*passes, strict=True)]
+def _side_by_side(passes: Iterator[list[tf.Tensor]]) -> list[tf.Tensor]:
+    return [tf.concat(parts, axis=1) for parts in zip(*passes, strict=True)]

@@ -61,6 +61,7 @@ class AstraIHVP(PreconditionedIHVP):
     """
 
     name = "astra"
+    separable = True
     default_steps = 200
     default_noise = 0.01
 

@@ -77,6 +77,7 @@ class ConjugateGradientDescentIHVP(PreconditionedIHVP):
     """
 
     name = "cgd"
+    separable = True
     default_steps = 100
 
     def __init__(

@@ -53,6 +53,7 @@ class DataInfIHVP(InverseHessianVectorProduct):
     """
 
     name = "datainf"
+    separable = True
     settings: ClassVar[tuple[str, ...]] = ("n_samples_for_hessian", "seed")
     traceable: ClassVar[bool] = False
     needs_data: ClassVar[bool] = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tensorflow as tf
 
 from ..gradients.batch_gradients import BatchGradients
-from ..utils.separable import Separated
 from .base import InverseHessianVectorProduct
 
 
@@ -23,9 +22,6 @@ class IdentityIHVP(InverseHessianVectorProduct):
 
     name = "identity"
     separable = True
-
-    def _separated(self) -> Separated:
-        return Separated((), [], lambda _: self)
 
     def _solve(self, vectors: tf.Tensor) -> tf.Tensor:
         return vectors

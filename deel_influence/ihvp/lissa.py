@@ -70,6 +70,7 @@ class LissaIHVP(IterativeIHVP):
     """
 
     name = "lissa"
+    separable = True
     default_steps = 1000
     default_noise = 0.05
 

@@ -252,7 +252,7 @@ class LoGraIHVP(InverseHessianVectorProduct):
 
         # The engine keeps what it compiles: nothing drawn may be part of that.
         tensors = self.projection.tensors
-        name = ("logra", self._form)
+        name = ("logra", self.projection.form)
         undrawn = self.model.resource(name, lambda: self.projection.with_tensors(()))
 
         def second_moments(sets: list[BatchGradients], tensors: Any) -> tuple[dict, list]:
@@ -266,21 +266,12 @@ class LoGraIHVP(InverseHessianVectorProduct):
         self._note_size(count)
         return total[()].total / count
 
-    @property
-    def _form(self) -> str:
-        """What the projection is, besides the tensors that it draws."""
-        tensors = self.projection.tensors
-        form = {**self.projection.get_config(), "tensors": [list(t.shape) for t in tensors]}
-        if tensors:
-            del form["seed"]  # which decides nothing but them
-        return json.dumps(form)
-
     def _separated(self) -> Separated:
         def over(tensors: tuple) -> LoGraIHVP:
             inverse, drawn = tensors
             return self._altered(_inverse=inverse, projection=self.projection.with_tensors(drawn))
 
-        return Separated(self._form, (self._inverse, self.projection.tensors), over)
+        return Separated(self.projection.form, (self._inverse, self.projection.tensors), over)
 
     def _automatic_damping(self) -> float:
         return AUTO_SHARE * float(np.trace(self.projected_curvature)) / self.projection.size

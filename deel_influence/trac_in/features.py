@@ -13,9 +13,10 @@ from ..gradients.engine import GradientEngine
 from ..gradients.projections.base import IdentityProjection, Projection
 from ..gradients.projections.registry import ProjectionLike, resolve_projection
 from ..model.influence_model import BaseInfluenceModel
+from ..utils.separable import Separable, Separated
 
 
-class GradientFeatures:
+class GradientFeatures(Separable):
     """Gradients, compared layer by layer in the form that takes least.
 
     A Dense layer's gradient ``a δᵀ`` has the inner product ``(aᵀa')(δᵀδ')`` with another: of a
@@ -28,6 +29,8 @@ class GradientFeatures:
     engines
         All engines whose gradients are compared.
     """
+
+    separable = True
 
     def __init__(self, model: BaseInfluenceModel, engines: Sequence[GradientEngine]) -> None:
         self.size = model.nb_params
@@ -109,6 +112,8 @@ class ProjectedFeatures(GradientFeatures):
         Its projection.
     """
 
+    separable = True
+
     def __init__(self, model: BaseInfluenceModel, projection: Projection) -> None:
         super().__init__(model, ())
         self.projection = projection
@@ -125,6 +130,16 @@ class ProjectedFeatures(GradientFeatures):
 
     def products(self, factors: tf.Tensor, train: BatchGradients) -> tf.Tensor:
         return tf.matmul(factors, self.rows(train), transpose_b=True)
+
+    def _separated(self) -> Separated | None:
+        projection = self.projection
+        if not projection.tensors:
+            return None
+        return Separated(
+            (type(projection), projection.form),
+            projection.tensors,
+            lambda drawn: self._altered(projection=projection.with_tensors(drawn)),
+        )
 
     def settings(self) -> tuple[Any, ...]:
         return tuple(sorted(self.projection.get_config().items()))

@@ -28,6 +28,8 @@ class GradientCosine(GradientDot):
        Network Perspective. NeurIPS 2019.
     """
 
+    separable = True
+
     def _train_vectors(self, batch: Batch) -> tf.Tensor:
         return _unit_rows(super()._train_vectors(batch))
 

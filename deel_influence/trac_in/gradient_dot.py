@@ -12,6 +12,7 @@ from ..gradients.projections.registry import ProjectionLike
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement
 from ..types import Batch
+from ..utils.separable import Separated
 from .features import resolve_features
 
 
@@ -43,6 +44,7 @@ class GradientDot(BaseInfluenceCalculator):
        Network Perspective. NeurIPS 2019.
     """
 
+    separable = True
     _made_again = frozenset({"_features"})
 
     def __init__(
@@ -81,6 +83,16 @@ class GradientDot(BaseInfluenceCalculator):
         train = self.engine.gradients(batch)
         same = self.query_model is self.model
         return (train if same else self.query_engine.gradients(batch)), train
+
+    def _separated(self) -> Separated | None:
+        features = self._features.separated()
+        if features is None:
+            return None
+        return Separated(
+            features.form,
+            features.tensors,
+            lambda drawn: self._altered(_features=features.over(drawn)),
+        )
 
     def _vector_settings(self) -> tuple:
         return self._features.settings()

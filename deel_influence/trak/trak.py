@@ -32,7 +32,10 @@ from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch, Data, IdFunction
 from ..utils.datasets import Item, check_dataset
 from ..utils.kernels import Kernel
+from ..utils.memory import bytes_to_hold
+from ..utils.running import run
 from .kernel import check_kernel_damping, kernel_inverse
+from .known_rows import KnownRows
 from .outputs import slope_along_output
 
 Model: TypeAlias = BaseInfluenceModel | WeightSource | str | Path
@@ -101,6 +104,8 @@ class TRAK(CheckpointedCalculator):
        Behavior at Scale. ICML 2023.
     """
 
+    _made_again = frozenset({"_known"})
+
     def __init__(
         self,
         models: BaseInfluenceModel | Sequence[Model] | Checkpoints,
@@ -123,6 +128,7 @@ class TRAK(CheckpointedCalculator):
         k = self.projection.size
         check_moments_fit(k)
         self._inverses: list[np.ndarray] = []
+        self._known: list[KnownRows] = []
         self._inverse = tf.Variable(tf.zeros((k, k), tf.float64), trainable=False)
         self._inverse_is_of: int | None = None
         self._fitted_on: tuple[str, ...] | None = None
@@ -133,6 +139,10 @@ class TRAK(CheckpointedCalculator):
         """Return the projection of checkpoint ``t``, counting from 0."""
         seed = checkpoint_seed(self.projection.seed, t)
         return self.projection if t == 0 else self.projection.with_seed(seed, self.model)
+
+    def _make_again(self) -> None:
+        super()._make_again()
+        self._known = []
 
     @property
     def _engines(self) -> tuple[GradientEngine, ...]:
@@ -172,7 +182,9 @@ class TRAK(CheckpointedCalculator):
 
     def _sums_of_batch(self, factors: tf.Tensor, batch: Batch) -> tf.Tensor:
         """Return ``φ(z)ᵀ (ΦᵀΦ)⁻¹ φ(z_i)``, and Q in the last row, ``(m + 1, b)``."""
-        vectors = self._train_vectors(batch)
+        return self._sums_of_vectors(factors, self._train_vectors(batch))
+
+    def _sums_of_vectors(self, factors: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         products = tf.matmul(factors, vectors[:, :-1], transpose_b=True)
         return tf.concat([products, vectors[None, :, -1]], axis=0)
 
@@ -182,7 +194,9 @@ class TRAK(CheckpointedCalculator):
 
     def _self_sums(self, batch: Batch) -> tf.Tensor:
         """Return ``φ(z_i)ᵀ (ΦᵀΦ)⁻¹ φ(z_i)``, and Q in the last row, ``(2, b)``."""
-        vectors = self._train_vectors(batch)
+        return self._self_sums_of_vectors(self._train_vectors(batch))
+
+    def _self_sums_of_vectors(self, vectors: tf.Tensor) -> tf.Tensor:
         features = vectors[:, :-1]
         products = tf.reduce_sum(features * self._inverted(features), axis=1)
         return tf.stack([products, vectors[:, -1]])
@@ -247,11 +261,31 @@ class TRAK(CheckpointedCalculator):
             return pull
         return pull * tf.reshape(tf.cast(sample_weight, pull.dtype), (-1,))
 
-    def _second_moments(self, batch: Batch) -> tf.Tensor:
-        """Return ``ΦᵀΦ`` of a batch, float64, shape ``(k, k)``."""
-        features = self._features(self.query_engine.gradients(batch))
-        features = tf.cast(features, tf.float64)
-        return tf.matmul(features, features, transpose_a=True)
+    def _vectors_and_moments(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the vectors ``(b, k + 1)`` of a batch, and its ``ΦᵀΦ``, float64, ``(k, k)``."""
+        vectors = self._train_vectors(batch)
+        features = tf.cast(vectors[:, :-1], tf.float64)
+        return vectors, tf.matmul(features, features, transpose_a=True)
+
+    def _result(
+        self,
+        t: int,
+        hook: Callable[..., Any],
+        item: Item,
+        arguments: tuple,
+        device: str | None,
+        axis: int | None,
+    ) -> tf.Tensor:
+        """Take the vectors of the fit for the examples that it has seen."""
+        rest: dict[str, Callable[..., Any]] = {
+            "_sums_of_batch": self._sums_of_vectors,
+            "_self_sums": self._self_sums_of_vectors,
+        }
+        seen = hook.__name__ in rest and t < len(self._known)
+        vectors = self._known[t].of(item.batch) if seen else None
+        if vectors is None:
+            return super()._result(t, hook, item, arguments, device, axis)
+        return run(self._kernel(rest[hook.__name__]), item, (*arguments, vectors), device, axis)
 
     def _fit(self, train_set: tf.data.Dataset, verbose: str | int) -> None:
         """Compute ``(ΦᵀΦ + damping · I)⁻¹`` of each checkpoint, in a pass over the data each."""
@@ -262,10 +296,14 @@ class TRAK(CheckpointedCalculator):
             for t in range(count):
                 self._enter_checkpoint(t)
                 total, n = tf.zeros_like(self._inverse), 0
+                known = KnownRows(bytes_to_hold() // count)
                 shown = replace(data, description=f"Features, checkpoint {t + 1} of {count}")
-                for item, moments in self._computed(shown, self._second_moments, axis=None):
+                computed = self._computed(shown, self._vectors_and_moments, axis=None)
+                for item, (vectors, moments) in computed:
+                    known.note(item.batch, vectors)
                     total += moments
                     n += item.size
+                self._known.append(known)
                 self._inverses.append(kernel_inverse(total.numpy(), self.damping, n))
 
 

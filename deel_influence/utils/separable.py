@@ -29,7 +29,7 @@ class Separated(NamedTuple):
 class Separable:
     """What may hand its tensors to compiled functions as arguments.
 
-    To be implemented by subclasses: `_separated`.
+    Subclasses that have tensors override `_separated`.
     """
 
     separable: ClassVar[bool] = False
@@ -43,8 +43,8 @@ class Separable:
         return self._separated() if vars(type(self)).get("separable", False) else None
 
     def _separated(self) -> Separated | None:
-        """Do what `separated` tells. To be implemented by subclasses."""
-        return None
+        """Do what `separated` tells; here for an object without tensors. May be overridden."""
+        return Separated((), (), lambda _: self)
 
     def _altered(self: Kind, **attributes: Any) -> Kind:
         """Return an object with some other attributes, for the time of a trace."""

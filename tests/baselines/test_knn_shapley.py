@@ -45,6 +45,53 @@ def test_values_are_shapley_values(k):
     assert_close(knn_shapley_values(distances, same, k), expected)
 
 
+def by_recursion(distances: np.ndarray, same: np.ndarray, k: int) -> np.ndarray:
+    """Go from the farthest point to the nearest, as theorem 1 of Jia et al. (2019)."""
+    n = len(distances)
+    order = sorted(range(n), key=lambda j: (distances[j], j))
+    values = np.zeros(n)
+    values[order[-1]] = same[order[-1]] / max(n, k)
+    for j in range(n - 1, 0, -1):
+        nearer, farther = order[j - 1], order[j]
+        step = (float(same[nearer]) - float(same[farther])) / k * min(k, j) / j
+        values[nearer] = values[farther] + step
+    return values
+
+
+def distances_of_kind(kind: str, n: int) -> np.ndarray:
+    generator = np.random.default_rng(3)
+    normal = generator.normal(size=(4, n))  # of either sign
+    tied = np.round(normal)  # -0.0 and 0.0 among them
+    last_bits = 1 + generator.integers(0, 50, (4, n)) * np.finfo(float).eps
+    far = np.where(generator.random((4, n)) < 0.2, np.inf, normal)
+    kinds = {"normal": normal, "tied": tied, "last bits": last_bits, "infinite": far}
+    return {**kinds, "all": np.concatenate(list(kinds.values()))}[kind]
+
+
+KINDS = ["normal", "tied", "last bits", "infinite", "all"]
+
+
+@pytest.mark.parametrize("n", [1, 2, 64, 301])
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_are_those_of_the_recursion_whatever_the_distances(kind, n):
+    distances = distances_of_kind(kind, n)
+    same = np.random.default_rng(4).random(distances.shape) < 0.3
+    expected = [by_recursion(d, s, 5) for d, s in zip(distances, same, strict=True)]
+    # Sums of n numbers in float64.
+    assert_close(knn_shapley_values(distances, same, 5), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "queries"), [("normal", 0), ("last bits", 4), ("all", 12)])
+def test_only_queries_that_the_first_bits_do_not_decide_are_sorted_by_all(
+    kind, queries, monkeypatch
+):
+    distances, rows = distances_of_kind(kind, 301), []
+    plain = np.argsort
+    monkeypatch.setattr(np, "argsort", lambda a, **k: rows.append(len(a)) or plain(a, **k))
+    knn_shapley_values(distances, distances > 0, 5)
+    assert sum(rows) == queries
+
+
 def examples(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     return generator.normal(size=(n, 4)).astype("float32"), generator.integers(0, 3, n)
@@ -105,6 +152,14 @@ def test_without_a_reference_set_no_example_is_its_own_neighbour(model):
         same = TRAIN[1][others] == TRAIN[1][j]
         expected[others] -= knn_shapley_values(distances[None], same[None], 3)[0] / (N - 1)
     assert_close(scores, expected, 1e-5)
+
+
+def test_values_do_not_depend_on_how_many_queries_are_sorted_at_once(model, monkeypatch):
+    calculators = [KNNShapley(model, k=3), KNNShapley(model, k=3, reference_set=batches(QUERIES))]
+    whole = [calculator.score(batches(TRAIN)).values for calculator in calculators]
+    monkeypatch.setattr("deel_influence.baselines.knn_shapley.MAX_PAIRS", 3 * N)
+    for calculator, expected in zip(calculators, whole, strict=True):
+        assert_close(calculator.score(batches(TRAIN)), expected, 1e-6)
 
 
 def test_one_hot_labels_score_as_their_indices(model):

@@ -174,3 +174,33 @@ def test_factories_and_copies_keep_what_was_given(tmp_path):
         for other in (strategy, copy, loaded):
             assert other.takes_all_steps
             assert other.num_steps == 30
+
+
+@pytest.mark.parametrize("damping", [0.0, 3.0, 300.0])
+def test_preconditioners_have_the_scale_and_the_damping_of_the_hessian(damping):
+    problem = Regression(10.0)
+    hessian = problem.hessian + damping * np.eye(P)
+    options = {"damping": damping, "preconditioner_rank": 4000}
+    found = {
+        name: problem.strategy("cgd", preconditioner=name, **options).preconditioner
+        for name in ("jacobi", "ekfac")
+    }
+    # Of 40 examples with one drawn label each, the mean square is off by sqrt(2 / 40) at a time,
+    # and a diagonal of 4,000 probes by sqrt(7 / 4000) of an entry beside it.
+    share = 10.0 / (10.0 + damping)
+    ekfac = found["ekfac"].apply(np.eye(P))
+    assert relative_error(ekfac, np.linalg.inv(hessian)) <= 3 * np.sqrt(2 / N) * share
+    jacobi = found["jacobi"].apply(np.eye(P))
+    assert relative_error(jacobi, np.diag(1 / np.diag(hessian))) <= 3 * np.sqrt(7 / 4000) * share
+
+
+def test_a_preconditioner_that_knows_the_hessian_saves_steps():
+    problem, first = Regression(1e4), slice(0, 1)
+    steps = {}
+    for name in (None, "ekfac"):
+        strategy = problem.strategy("cgd", preconditioner=name, tolerance=1e-3)
+        report = strategy.solve_with_report(problem.gradients[first])
+        assert report.all_converged
+        steps[name] = int(report.num_steps.max())
+    # One step for each eigenvalue, where those of P⁻¹ H lie together but for the drawn labels.
+    assert steps["ekfac"] < P <= steps[None]

@@ -21,7 +21,9 @@ N, BATCH, PART = 120, 4, 8
 def build(path: str | Path, pause: float = 0.0) -> Index:
     """Build the index, with a pause before each batch."""
     keras.utils.set_random_seed(0)
-    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    # Named, because names that Keras gives count up within a process.
+    layers = [keras.Input((4,)), keras.layers.Dense(3, name="head")]
+    network = keras.Sequential(layers, name="network")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model = BaseInfluenceModel(network, loss_function=loss)
     draws = np.random.default_rng(0)

@@ -164,8 +164,10 @@ class Counted(TRAK):
         return super()._features(gradients)
 
 
-@pytest.mark.parametrize(("form", "traces"), [("held", 4), ("drawn", 4), ("own", 4 * COUNT)])
-def test_one_trace_serves_all_checkpoints(form, traces, monkeypatch):
+@pytest.mark.parametrize(("room", "hooks"), [(0, 4), (2**30, 2)])
+@pytest.mark.parametrize(("form", "maps"), [("held", 1), ("drawn", 1), ("own", COUNT)])
+def test_one_trace_serves_all_checkpoints(form, maps, room, hooks, monkeypatch):
+    monkeypatch.setattr("deel_influence.trak.trak.bytes_to_hold", lambda: room)
     monkeypatch.setattr(dense, "KEPT_ENTRIES", 0)
     monkeypatch.setattr(dense, "DRAWN_ENTRIES", 50)
     monkeypatch.setattr(dense, "bytes_to_hold", lambda: 2**30 if form == "held" else 0)
@@ -178,8 +180,9 @@ def test_one_trace_serves_all_checkpoints(form, traces, monkeypatch):
         scores = trak.influence_matrix(batches(*QUERIES, 2), batches(), verbose=0)
         assert_close(scores, expected, 1e-8)
         assert_close(trak.score(batches(), verbose=0).values, np.diag(own), 1e-8)
-    # Of the fit, the queries, the training examples and the self-influence.
-    assert trak.traced == traces
+    # Of the fit, the queries and, unless the fit has kept what they need, the training examples
+    # and the self-influence.
+    assert trak.traced == hooks * maps
 
 
 def test_regressions_with_weights_average_over_their_own_projections():

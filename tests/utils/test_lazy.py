@@ -66,6 +66,28 @@ def test_two_passes_at_once_are_each_whole():
     assert [(float(a[0][0, 0]), float(b[0][0, 0])) for a, b in pairs] == [(0, 0), (1, 1), (2, 2)]
 
 
+def test_what_is_handed_to_tensorflow_after_some_steps_goes_on_from_there():
+    iterator = iter(lazy_dataset(whole, SPEC))
+    assert float(next(iterator)[0][0, 0]) == 0.0
+    step = tf.function(lambda source: next(source)[0][0, 0])
+    assert [float(step(iterator)) for _ in range(2)] == [1.0, 2.0]
+    with pytest.raises(StopIteration):
+        next(iterator)
+    assert iterator.element_spec == SPEC
+
+
+@pytest.mark.parametrize("size", [None, 3])
+def test_the_number_of_elements_is_told_where_it_is_known(size: int | None):
+    dataset = lazy_dataset(whole, SPEC, size)
+    assert len(list(dataset)) == len(list(dataset.as_numpy_iterator())) == 3
+    assert dataset.cardinality() == (size or tf.data.UNKNOWN_CARDINALITY)
+    if size:
+        assert len(dataset) == size
+        return
+    with pytest.raises(TypeError, match="must have a known size"):
+        len(dataset)
+
+
 def data(x: np.ndarray) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices((x, np.zeros((len(x), 1), "float32"))).batch(4)
 
@@ -93,6 +115,33 @@ def test_nan_in_the_data_of_a_lazy_result_is_the_librarys_error():
     ((_, scores),) = list(pairs)
     with pytest.raises(NonFiniteError, match="from batch 1"):
         list(scores)
+
+
+def ids_of(batch: tuple) -> tf.Tensor:
+    return tf.cast(batch[0][:, 0], tf.int64)
+
+
+def test_lazy_results_cost_no_dataset_of_tensorflows_until_one_is_asked_for(monkeypatch):
+    made = []
+    plain = tf.data.Dataset.from_generator
+    monkeypatch.setattr(
+        tf.data.Dataset, "from_generator", lambda *a, **k: made.append(a) or plain(*a, **k)
+    )
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    x[:, 0] = np.arange(1, 9)
+    influence, good = calculator(), data(x)
+    results = [
+        influence.compute_influence_values(good),
+        influence.compute_influence_vector(good),
+        influence.top_k(good, good, k=2, return_ids=True, id_fn=ids_of),
+        *(scores for _, scores in influence.estimate_influence_values_in_batches(good, good)),
+    ]
+    straight = [list(result) for result in results]
+    assert not made
+    for result, expected in zip(results, straight, strict=True):
+        for one, other in zip(result.prefetch(1), expected, strict=True):
+            tf.nest.map_structure(np.testing.assert_array_equal, one, other)
+    assert len(made) == len(results)
 
 
 def test_nothing_keeps_a_calculator_alive_once_its_lazy_results_are_gone():

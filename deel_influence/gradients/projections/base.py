@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -108,6 +109,14 @@ class Projection(ABC):
         twin = copy(self)
         twin.tensors = tuple(tensors)
         return twin
+
+    @property
+    def form(self) -> str:
+        """What the map is, besides the tensors that it draws."""
+        form = {**self.get_config(), "tensors": [list(t.shape) for t in self.tensors]}
+        if self.tensors:
+            form.pop("seed", None)  # which decides nothing but them
+        return json.dumps(form)
 
     def with_seed(self, seed: int, model: BaseInfluenceModel) -> Projection:
         """Return a map of the same kind and settings, from another seed.
