@@ -30,13 +30,17 @@ FLOOR_TESTS := tests/model/test_keras_internals.py tests/gradients/test_engine.p
     tests/test_tfds_on_demand.py tests/utils/test_files.py tests/utils/test_records.py \
     tests/utils/test_digests.py tests/utils/test_lazy.py tests/calculators/test_portable.py
 
+# The other libraries that ours is measured beside, in an environment of their own.
+PEERS_VENV := .venv-peers
+PEERS := $(PEERS_VENV)/.installed
+
 # Keeps TensorFlow's notes on the processor and on missing GPUs out of the output.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install demo test test-wheel test-floor test-slow lint format types docs serve-docs \
-	tutorials bench evidence evidence-full
+	tutorials bench bench-peers evidence evidence-full
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +89,9 @@ bench: $(TESTS)  ## measure gradients, curvature products, solvers, strategies a
 	$(BIN)/python benchmarks/detection.py
 	$(BIN)/python benchmarks/methods.py
 
+bench-peers: $(TESTS) $(PEERS)  ## measure beside captum, dattri, kronfluence, pyDVL and traker
+	$(BIN)/python benchmarks/peers/run.py --peers $(PEERS_VENV)/bin/python
+
 evidence: $(TESTS)  ## repeat published experiments in a short form, under an hour on two cores
 	$(BIN)/python benchmarks/reproduce.py --form short
 
@@ -115,4 +122,9 @@ $(FLOOR): $(REQUIREMENTS) $(FLOOR_VERSIONS)
 	@$(FLOOR_PYTHON) -m venv --clear $(FLOOR_VENV)
 	@$(FLOOR_VENV)/bin/$(PIP_INSTALL) --upgrade pip
 	@$(FLOOR_VENV)/bin/$(PIP_INSTALL) --constraint $(FLOOR_VERSIONS) --editable '.[all,tests]'
+	@touch $@
+
+$(PEERS): benchmarks/peers/requirements.txt | $(BIN)/python
+	@echo "Installing the other libraries into $(PEERS_VENV) (some minutes the first time)"
+	@$(BIN)/python benchmarks/peers/make_environment.py $(PEERS_VENV)
 	@touch $@
