@@ -138,9 +138,20 @@ def row_of(
         "seconds_model_and_data": seconds,
     }
     if python is None:
-        return before | row | {"methods": before["methods"] | found}
+        return before | row | {"methods": kept_beside(found, before["methods"], problem.name)}
     by_others(problem, epochs, python, sources, row, found)
     return row | {"methods": found}
+
+
+def kept_beside(found: dict[str, Any], before: dict[str, Any], problem: str) -> dict[str, Any]:
+    """Return what was found of networks, and what others had found of the same networks."""
+    if any(rounded(found[name]) != before[name] for name in SIGNALS):
+        message = (
+            "Argument `--cleanlab` must be given where networks are not those of the row. "
+            f"Received: other signals of {problem}."
+        )
+        raise ValueError(message)
+    return before | found
 
 
 def by_others(
