@@ -4,7 +4,9 @@ Run ``python benchmarks/label_issues.py --data FOLDER --cache FOLDER --cleanlab 
 holds the arrays of `label_networks`, and PYTHON is the interpreter of an environment with
 ``cleanlab[datalab]`` 2.9. Rows take the place of those of the same problem, seed and network in the
 JSON, beside which the others stay, and the tables in the documentation are made of all of them.
-``--problems adult_class_10 enron_hard_2 --seeds 0 1 2`` measures these alone.
+``--problems adult_class_10 enron_hard_2 --seeds 0 1 2`` measures these alone. Without
+``--cleanlab``, rows that are in the JSON are measured anew but for what cleanlab found, which they
+keep; others are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from label_networks import FLIPS, NUM_FOLDS, Problem
 from deel_influence.evaluation import average_precision
 from deel_influence.labels.held_out import EpochMeans, EpochSums
 from deel_influence.labels.reading import Evidence
-from deel_influence.labels.signals import SIGNALS, Sources, mean_rank
+from deel_influence.labels.signals import SIGNALS, Sources, suspicion_of
 from deel_influence.training_dynamics import RecordedDynamics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,8 +110,10 @@ def found_by(scores: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
     }
 
 
-def row_of(problem: Problem, epochs: int, python: Path) -> dict[str, Any]:
-    """Measure everything on one network and its refits."""
+def row_of(
+    problem: Problem, epochs: int, python: Path | None, before: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure everything on one network and its refits; without cleanlab, keep what it found."""
     _, labels, wrong = problem.arrays
     sources = sources_of(problem, epochs)
     found: dict[str, Any] = {}
@@ -120,7 +124,7 @@ def row_of(problem: Problem, epochs: int, python: Path) -> dict[str, Any]:
     for name, signal in SIGNALS.items():
         found[name] = found_by(signal(sources), wrong)
     for name, signals in COMBINATIONS.items():
-        suspicion = mean_rank([SIGNALS[signal](sources) for signal in signals])
+        suspicion = suspicion_of({signal: SIGNALS[signal](sources) for signal in signals})
         found[name] = found_by(suspicion, wrong)
     suggested = sources.log_probabilities.argmax(axis=1)
     row = {
@@ -133,8 +137,21 @@ def row_of(problem: Problem, epochs: int, python: Path) -> dict[str, Any]:
         "disputed_of_wrong": float((suggested != labels)[wrong].mean()),
         "seconds_model_and_data": seconds,
     }
+    if python is None:
+        return before | row | {"methods": kept_beside(found, before["methods"], problem.name)}
     by_others(problem, epochs, python, sources, row, found)
     return row | {"methods": found}
+
+
+def kept_beside(found: dict[str, Any], before: dict[str, Any], problem: str) -> dict[str, Any]:
+    """Return what was found of networks, and what others had found of the same networks."""
+    if any(rounded(found[name]) != before[name] for name in SIGNALS):
+        message = (
+            "Argument `--cleanlab` must be given where networks are not those of the row. "
+            f"Received: other signals of {problem}."
+        )
+        raise ValueError(message)
+    return before | found
 
 
 def by_others(
@@ -264,7 +281,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--cleanlab", type=Path, required=True, metavar="PYTHON")
+    parser.add_argument("--cleanlab", type=Path, metavar="PYTHON")
     parser.add_argument("--fashion", type=Path, help="the folder of FashionMNIST")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--problems", nargs="*", default=PROBLEMS)
@@ -276,7 +293,10 @@ def main() -> None:
             problem = Problem(name, seed, options.data, options.cache, options.fashion)
             told = {"command": f"label_issues.py --problems {name} --seeds {seed}"}
             for epochs in (problem.kind.short, problem.kind.long):
-                row = rounded(row_of(problem, epochs, options.cleanlab)) | told
+                before = rows.get((name, seed, epochs))
+                if options.cleanlab is None and before is None:
+                    continue
+                row = rounded(row_of(problem, epochs, options.cleanlab, before or {})) | told
                 rows[name, seed, epochs] = row
                 print(name, seed, epochs, f"{precision(row, 'model + data'):.3f}", flush=True)
             write_json(options.out, {"rows": list(rows.values())})

@@ -16,7 +16,7 @@ from environment import write_json
 from label_issues import COMBINATIONS, PAGE, rounded, sources_of, with_table
 from label_networks import NUM_FOLDS, Problem
 
-from deel_influence.labels.signals import SIGNALS, mean_rank
+from deel_influence.labels.signals import SIGNALS, suspicion_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks/results/label_numbers.json"
@@ -32,7 +32,8 @@ def row_of(problem: Problem, epochs: int) -> dict[str, Any]:
     _, labels, wrong = problem.arrays
     sources = sources_of(problem, epochs)
     estimate = sources.estimate()
-    suspicion = mean_rank([SIGNALS[name](sources) for name in COMBINATIONS["+ five refits"]])
+    asked = COMBINATIONS["+ five refits"]
+    suspicion = suspicion_of({name: SIGNALS[name](sources) for name in asked})
     issues = np.argsort(-suspicion, kind="stable")[: estimate.number]
     last = np.stack([problem.trained(fold)["logp"][epochs - 1] for fold in range(NUM_FOLDS)])
     predicted = last[problem.folds, np.arange(len(labels))].argmax(axis=1)

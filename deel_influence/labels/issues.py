@@ -64,8 +64,8 @@ class LabelIssues:
         Of the two classes, by a model that has not seen the label, shape ``(n,)``; None for values.
         Of sets, as if their classes were independent.
     suspicion
-        The mean of the ranks that the signals give, from 0 to 1, shape ``(n,)``; larger is more
-        suspicious.
+        Made of the ranks that the signals give, as `LabelSuspicion` tells, from 0 to 1, shape
+        ``(n,)``; larger is more suspicious.
     is_issue
         Which labels are taken to be wrong, bool, shape ``(n,)``: the ``estimated_number`` most
         suspicious ones.

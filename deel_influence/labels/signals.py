@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -165,6 +165,16 @@ SIGNALS: dict[str, Signal] = {
     "held_out": lambda s: s.refits.held_out_losses,
 }
 
+UNSEEN = ("held_out", "recorded_loss", "recorded_margin")
+"""Signals of models before they had learnt the label, or that never have; the best one first."""
+
+HALF = float(np.log(2))
+DISPUTING = {
+    **dict.fromkeys(("margin", "head_margin", "recorded_margin", "in_sample"), 0.0),
+    "neighbours": 0.5,
+}
+"""Beyond what a signal says that a label is wrong; the others are losses, which do for π_y < ½."""
+
 
 def default_signals(
     dynamics: RecordedDynamics | None, cross_fit: CrossFit | None
@@ -196,9 +206,23 @@ def check_signals(names: Sequence[str]) -> tuple[str, ...]:
     return given
 
 
-def mean_rank(signals: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean of the ranks ``(n,)`` that several signals ``(n,)`` give, from 0 to 1."""
-    return np.mean([ranked(values) for values in signals], axis=0)
+def suspicion_of(signals: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return how suspicious labels are by several signals ``(n,)``, from 0 to 1, shape ``(n,)``.
+
+    It is the mean rank where none of the signals is `UNSEEN`. Else a signal has the weight w, the
+    share of the labels disputed by the first of these that it disputes too, and with ranks r from
+    0 to 1 the suspicion is ``1 - Π (1 - r)^(w / Σw)``.
+    """
+    ranks = np.array([ranked(values) for values in signals.values()])
+    unseen = next((name for name in UNSEEN if name in signals), None)
+    if unseen is None or len(signals) == 1:
+        return ranks.mean(axis=0)
+    disputed = np.array([values > DISPUTING.get(name, HALF) for name, values in signals.items()])
+    told = disputed[:, signals[unseen] > DISPUTING.get(unseen, HALF)]
+    weights = told.mean(axis=1) if told.size else np.ones(len(ranks))
+    # The highest rank counts as half a step below 1, so that no signal decides alone.
+    below = np.maximum(1 - ranks, 0.5 / ranks.shape[1])
+    return 1 - np.exp(weights @ np.log(below) / weights.sum())
 
 
 def _given(value: Any, **kinds: str) -> Any:

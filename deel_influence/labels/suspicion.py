@@ -26,16 +26,21 @@ from .held_out import CrossFit
 from .issues import LabelIssues
 from .reading import Evidence, check_classes
 from .sets import SetSources
-from .signals import Sources, check_signals, default_signals, mean_rank
+from .signals import Sources, check_signals, default_signals, suspicion_of
 from .values import ValueSources
 
 
 class LabelSuspicion(SelfInfluenceCalculator):
-    """Score an example by how suspicious its label is: the mean rank of several signals.
+    """Score an example by how suspicious its label is, by the ranks that several signals give.
 
     A signal is a number for each example, larger for more suspicious. The n examples are ranked by
-    each signal, ranks are divided to go from 0 to 1, and their mean is the score. These signals
-    are taken where none are asked for:
+    each signal, and ranks r are divided to go from 0 to 1. The score is their mean; with
+    ``dynamics`` or ``cross_fit`` it is ``1 - Π (1 - r)^(w / Σw)``, where a signal has the weight w,
+    the share of the labels disputed by ``"held_out"``, or else by the record, that it disputes too.
+    So signals of a network that has learnt its labels by heart, and disputes none, count for
+    little. A label is disputed where less than half of the probability is left to it, where its
+    margin is negative, or by most of the neighbours. These signals are taken where none are asked
+    for:
 
     - ``"head"``: ``-log π_y`` by the last layer alone, fitted anew on the other folds;
     - ``"neighbours"``: the share of the nearest examples, as the last layer sees them, with
@@ -136,7 +141,7 @@ class LabelSuspicion(SelfInfluenceCalculator):
         data = Pass(train_set, "train_set", "Labels", id_fn, device, verbose)
         sources = self._read(data, names_of(train_set).class_names)
         signals, evidence = sources.signals(self.signals), sources.evidence
-        suspicion, estimate = mean_rank(list(signals.values())), sources.estimate()
+        suspicion, estimate = suspicion_of(signals), sources.estimate()
         is_issue = np.zeros(len(suspicion), bool)
         is_issue[np.lexsort((evidence.ids, -suspicion))[: estimate.number]] = True
         return LabelIssues(
@@ -171,7 +176,7 @@ class LabelSuspicion(SelfInfluenceCalculator):
         return tf.constant(self._scores(sources), self.model.dtype)
 
     def _scores(self, sources: Sources) -> np.ndarray:
-        return mean_rank(list(sources.signals(self.signals).values()))
+        return suspicion_of(sources.signals(self.signals))
 
     def _read(self, data: Pass, class_names: Sequence[str] | None = None) -> Sources:
         computed = self._computed(data.checked(self.engine), self._read_batch, axis=0)

@@ -1,4 +1,4 @@
-"""Signals against their calculators, their mean rank, and the table that is made of them."""
+"""Signals against their calculators, what is made of their ranks, and the table of it all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deel_influence.errors import LabelError
 from deel_influence.evaluation import average_precision
 from deel_influence.labels import LabelSuspicion, cross_fit, find_label_issues
 from deel_influence.labels.reading import ranked
-from deel_influence.labels.signals import SIGNALS
+from deel_influence.labels.signals import SIGNALS, suspicion_of
 from deel_influence.model import BaseInfluenceModel
 from deel_influence.training_dynamics import AreaUnderMargin, RecordedLoss, TrainingDynamics
 from tests.labels.problems import CLASSES, N, build, problem
@@ -55,15 +55,62 @@ def test_ties_share_their_ranks():
     assert ranked(np.array([4.0])).tolist() == [0.0]
 
 
-def test_each_source_adds_its_signals_and_all_count_the_same(refits):
+def test_each_source_adds_its_signals_and_those_of_the_model_count_the_same(refits):
     p = problem()
     known = {"dynamics": p.record, "cross_fit": refits}
     expected = ["head", "neighbours"]
-    assert list(find_label_issues(p.model, batches(), verbose=0).signals) == expected
-    found = find_label_issues(p.model, batches(), **known, verbose=0)
-    assert list(found.signals) == [*expected, "recorded_loss", "in_sample", "held_out"]
+    found = find_label_issues(p.model, batches(), verbose=0)
+    assert list(found.signals) == expected
     ranks = [(rankdata(values) - 1) / (N - 1) for values in found.signals.values()]
     np.testing.assert_allclose(found.suspicion, np.mean(ranks, axis=0))
+    found = find_label_issues(p.model, batches(), **known, verbose=0)
+    assert list(found.signals) == [*expected, "recorded_loss", "in_sample", "held_out"]
+    np.testing.assert_allclose(found.suspicion, weighted(found.signals, "held_out"))
+
+
+THRESHOLDS = {"in_sample": 0.0, "recorded_margin": 0.0, "neighbours": 0.5}
+
+
+def weighted(signals, unseen):
+    """Return the suspicion by its formula, example by example."""
+    n = len(signals[unseen])
+    disputed = {
+        name: {i for i in range(n) if values[i] > THRESHOLDS.get(name, -np.log(0.5))}
+        for name, values in signals.items()
+    }
+    product, total = np.ones(n), 0.0
+    for name, values in signals.items():
+        weight = len(disputed[name] & disputed[unseen]) / len(disputed[unseen])
+        above = n - rankdata(values)
+        product *= np.where(above > 0, above / (n - 1), 0.5 / n) ** weight
+        total += weight
+    return 1 - product ** (1 / total)
+
+
+@pytest.mark.parametrize("unseen", ["held_out", "recorded_loss", "recorded_margin"])
+def test_a_signal_counts_by_what_it_disputes_of_that_which_models_dispute(unseen):
+    generator = np.random.default_rng(0)
+    others = ("head", "neighbours", "in_sample", "recorded_margin")
+    names = dict.fromkeys((*others, unseen))
+    signals = {name: generator.normal(size=40) + 0.3 * i for i, name in enumerate(names)}
+    if unseen == "recorded_loss":
+        signals["recorded_margin"] = -generator.random(40)  # disputes none
+    expected = weighted(signals, unseen)
+    np.testing.assert_allclose(suspicion_of(signals), expected, rtol=1e-12)
+    assert 0 <= expected.min() < expected.max() < 1
+
+
+def test_signals_that_have_learnt_the_labels_by_heart_are_ignored():
+    generator = np.random.default_rng(0)
+    held_out = generator.exponential(size=50)
+    learnt = {"head": 0.1 * generator.random(50), "neighbours": 0.4 * generator.random(50)}
+    found = suspicion_of({**learnt, "held_out": held_out})
+    np.testing.assert_array_equal(np.argsort(found), np.argsort(held_out))
+    # Nothing tells so where the models dispute no label themselves.
+    sure = {**learnt, "held_out": held_out / held_out.max() / 2}
+    ranks = np.array([rankdata(values) for values in sure.values()])
+    below = np.maximum(50 - ranks, 0.49) / 49
+    np.testing.assert_allclose(suspicion_of(sure), 1 - below.prod(axis=0) ** (1 / 3))
 
 
 def test_a_record_of_margins_serves_where_no_loss_was_recorded():
