@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
 PIP := $(BIN)/$(PIP_INSTALL)
-PYTEST := python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST := python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 REPORT := demo-report
 
 # A stamp says which extras the environment holds; it is out of date when a dependency may have
@@ -91,6 +91,8 @@ bench: $(TESTS)  ## measure gradients, curvature products, solvers, strategies a
 
 bench-peers: $(TESTS) $(PEERS)  ## measure beside captum, dattri, kronfluence, pyDVL and traker
 	$(BIN)/python benchmarks/peers/run.py --peers $(PEERS_VENV)/bin/python
+	$(BIN)/python benchmarks/peers/run.py --peers $(PEERS_VENV)/bin/python --faster --threads 1 \
+	    --only captum dattri kronfluence pydvl traker
 
 evidence: $(TESTS)  ## repeat published experiments in a short form, under an hour on two cores
 	$(BIN)/python benchmarks/reproduce.py --form short

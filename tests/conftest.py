@@ -21,6 +21,8 @@ import pytest
 import tensorflow as tf
 
 LOGICAL_DEVICES = 2
+FIRST = ("test_documentation.py", "test_tutorials_run.py")
+"""Files that take longest: begun last, one process would be at them when the others are done."""
 ORDER_VARIABLE = "DEEL_INFLUENCE_TEST_ORDER"
 SEED = 0
 
@@ -56,6 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups = list(files.values())
     for group in (groups, *groups):
         generator.shuffle(group)
+    groups.sort(key=lambda group: group[0].path.name not in FIRST)
     items[:] = [item for group in groups for item in group]
     here = Path(__file__).parent
     lines = (here / "slow_tests.txt").read_text(encoding="utf-8").splitlines()

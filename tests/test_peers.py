@@ -20,7 +20,7 @@ PEERS = ROOT / "benchmarks" / "peers"
 MODULES = ("numpy_networks", "numpy_convolutions", "problems", "references", "agreement")
 
 FAKE = """
-import json, sys, time
+import json, os, sys, time
 import numpy as np
 library, function, problem, folder, out = sys.argv[1:6]
 if library == "traker":
@@ -31,6 +31,10 @@ scores = np.array([1.0, 2.0]) if library != "captum" else np.array([1.0, 2.5])
 measured = {"setup": 0.0, "cold": 2.0, "warm": 1.0, "repeats": 5, "memory_mb": 10.0}
 if library == "deel_influence":
     measured["warm"] = 0.25
+elif os.environ.get("OMP_NUM_THREADS") == "1":
+    measured["warm"] = 0.75
+elif "OMP_NUM_THREADS" in os.environ:
+    measured["warm"] = 4.0
 np.savez(out, measured=json.dumps({**measured, "version": "9"}), scores=scores)
 """
 
@@ -108,6 +112,17 @@ def test_merging_keeps_what_was_not_run_again(runner):
     assert "refused" in page
     third, _ = runner("--only", "pydvl")
     assert set(third["cells"]["norms"]) == {"pydvl"}
+
+
+def test_of_two_numbers_of_threads_the_faster_is_kept(runner, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    runner("--only", "deel_influence", "pydvl")
+    for threads, expected in (("3", (1.0, None)), ("1", (0.75, 1)), ("2", (0.75, 1))):
+        result, page = runner("--faster", "--threads", threads, "--only", "pydvl")
+        cells = result["cells"]["norms"]
+        assert (cells["pydvl"]["warm"], cells["pydvl"]["threads"]) == expected
+        assert cells["deel_influence"]["threads"] is None
+    assert "--only pydvl --faster --threads 3; python benchmarks/peers/run.py" in page
 
 
 def test_a_first_call_is_compared_with_a_first_call(peers):

@@ -126,8 +126,11 @@ def _intro(result: dict[str, Any]) -> str:
         f"`{machine['command']}`; Python {machine['python']}. Load of the machine when a process "
         f"began: {min(loads):.1f} to {max(loads):.1f}."
     )
-    if machine["threads"]:
-        text += f" Every library had `OMP_NUM_THREADS={machine['threads']}`."
+    if any(cell.get("threads") is not None for cell in cells):
+        text += (
+            " Other libraries ran on as many threads as they take, and where a second run is told of "
+            "on so many; the shorter time is shown."
+        )
     # The run itself leaves up to one process a core behind in the average.
     if max(loads) > machine["cpus"] * (1 + QUIET):
         text += " **Other work ran beside it: times are not to be relied on.**"

@@ -1,10 +1,12 @@
 """Measure works beside other libraries, on the same weights and examples, each result checked.
 
     python benchmarks/peers/run.py [--only NAME...] [--merge] [--peers PYTHON] [--limit SECONDS]
+        [--faster] [--threads N]
 
 Every pair of a work and a library has a process of its own. Writes
 ``benchmarks/results/peers.json`` and the tables of ``docs/peers.md``. The environment with the
-other libraries is made by ``make_environment.py``; ``make bench-peers`` does both.
+other libraries is made by ``make_environment.py``; ``make bench-peers`` does both, and runs the
+other libraries a second time, on one thread, as PyTorch's threads may stand in each other's way.
 """
 
 from __future__ import annotations
@@ -44,32 +46,48 @@ def commands(peers: Path) -> Command:
     return lambda library: [sys.executable if library == OURS else str(peers), worker]
 
 
-def run_cell(work: Work, library: str, command: Command, folder: Path, limit: float) -> Environment:
-    """Run one work with one library, and return what the table says of it."""
-    start = {"date": _now(), "load": os.getloadavg()[0]}
+def run_cell(
+    work: Work, library: str, command: Command, args: argparse.Namespace, threads: int | None
+) -> Environment:
+    """Run one work with one library, and return what the table says of it.
+
+    ``threads`` is how many threads PyTorch may take; None leaves it to the library.
+    """
+    start = {"date": _now(), "load": os.getloadavg()[0], "threads": threads}
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "result.npz"
-        arguments = [library, work.function, work.problem, str(folder), str(out)]
+        arguments = [library, work.function, work.problem, str(args.problems), str(out)]
         # Ours is the package of this checkout; libraries write what they keep into the scratch.
         surroundings = {**os.environ, "TMPDIR": scratch, "TF_CPP_MIN_LOG_LEVEL": "2"}
         surroundings["PYTHONPATH"] = str(ROOT) if library == OURS else ""
+        if threads is not None:
+            surroundings["OMP_NUM_THREADS"] = str(threads)
         try:
             done = subprocess.run(
                 [*command(library), *arguments],
                 capture_output=True,
                 text=True,
-                timeout=limit,
+                timeout=args.limit,
                 env=surroundings,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return {"status": "stopped", "limit": limit, **start}
+            return {"status": "stopped", "limit": args.limit, **start}
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
             return {"status": "failed", "message": lines[-1][:300], **start}
         with np.load(out) as found:
             result = dict(found)
-    return {**judged(work, result, folder), **start}
+    return {**judged(work, result, args.problems), **start}
+
+
+def faster(one: Environment, other: Environment | None) -> Environment:
+    """Return the cell with the shorter time, and the first one where neither has any."""
+    if other is None or other["status"] != "measured":
+        return one
+    if one["status"] != "measured":
+        return other
+    return min(one, other, key=peers_page.best_seconds)
 
 
 def judged(work: Work, result: dict[str, np.ndarray], folder: Path) -> Environment:
@@ -93,8 +111,6 @@ def environment(command: str) -> Environment:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "load": os.getloadavg()[0],
-        # What limits the threads of all libraries, where it is set.
-        "threads": os.environ.get("OMP_NUM_THREADS"),
         "command": command,
     }
 
@@ -130,8 +146,9 @@ def merged(result: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
 def _called(args: argparse.Namespace) -> str:
     """Return the command, without the paths of a machine."""
     only = ["--only", *args.only] if args.only else []
-    merge = ["--merge"] if args.merge else []
-    return " ".join(["python benchmarks/peers/run.py", *only, *merge])
+    flags = [f"--{name}" for name in ("merge", "faster") if getattr(args, name)]
+    threads = [] if args.threads is None else ["--threads", str(args.threads)]
+    return " ".join(["python benchmarks/peers/run.py", *only, *flags, *threads])
 
 
 def _now() -> str:
@@ -149,6 +166,10 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="+", default=[], help="works and libraries to run")
     parser.add_argument("--merge", action="store_true", help="keep other cells that are there")
+    parser.add_argument(
+        "--faster", action="store_true", help="of a cell that was there, keep the shorter time"
+    )
+    parser.add_argument("--threads", type=int, help="threads of the other libraries")
     parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers" / "bin" / "python")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for each process")
     parser.add_argument("--problems", type=Path, default=ROOT / "build" / "peers")
@@ -161,11 +182,14 @@ def measured(
     pairs: Sequence[tuple[Work, str]], args: argparse.Namespace, command: Command
 ) -> dict[str, Any]:
     """Run all pairs, and return what came; it is written after each of them."""
-    before = {"cells": {}}
-    if args.merge and args.out.exists():
+    before: dict[str, Any] = {"cells": {}}
+    if (args.merge or args.faster) and args.out.exists():
         before = json.loads(args.out.read_text(encoding="utf-8"))
+    called = _called(args)
+    if args.faster and "environment" in before:
+        called = f"{before['environment']['command']}; {called}"
     result = {
-        "environment": environment(_called(args)),
+        "environment": environment(called),
         "libraries": LIBRARIES,
         "works": {work.name: described(work) for work in WORKS},
         "cells": {},
@@ -174,7 +198,10 @@ def measured(
         load_reference(reference, problem, args.problems)  # made before anything is timed
     start = time.perf_counter()
     for work, library in pairs:
-        cell = run_cell(work, library, command, args.problems, args.limit)
+        threads = args.threads if library != OURS else None
+        cell = run_cell(work, library, command, args, threads)
+        if args.faster:
+            cell = faster(cell, before["cells"].get(work.name, {}).get(library))
         result["cells"].setdefault(work.name, {})[library] = cell
         print(f"{work.name:22} {library:15} {peers_page.told(cell)}", flush=True)
         result["environment"]["seconds"] = time.perf_counter() - start
