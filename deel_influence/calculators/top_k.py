@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOP_K = RecordKind("file of best examples", "Find them again.")
+
+SORTED_AT_ONCE = 2**18
+"""About how many scores are gathered before the best of them are looked for."""
 
 # A notebook shows so many queries.
 _SHOWN = 10
@@ -187,10 +190,29 @@ def best_of(
         How many of which end.
     """
     best = BatchSort(len(query_ids), k, order)
-    for ids, values in scored:
+    for ids, values in _gathered(scored):
         best.add(values, ids)
     values, ids = best.get()
     return TopK(query_ids, ids, values, k, order)
+
+
+def _gathered(
+    scored: Iterable[tuple[np.ndarray, np.ndarray]],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield ids and scores of several batches at a time: one sort of all costs less than theirs."""
+    held: list[tuple[np.ndarray, np.ndarray]] = []
+    for part in scored:
+        held.append(part)
+        if sum(values.size for _, values in held) >= SORTED_AT_ONCE:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
+
+
+def _joined(held: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    ids, values = (np.concatenate(parts, axis=-1) for parts in zip(*held, strict=True))
+    return ids, values
 
 
 def of_all_queries(parts: Sequence[TopK]) -> TopK:
