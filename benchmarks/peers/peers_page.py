@@ -128,8 +128,8 @@ def _intro(result: dict[str, Any]) -> str:
     )
     if any(cell.get("threads") is not None for cell in cells):
         text += (
-            " Other libraries ran on as many threads as they take, and where a second run is told of "
-            "on so many; the shorter time is shown."
+            " Other libraries ran on as many threads as they take, and, where a second run is told "
+            "of, on so many; the shorter time is shown."
         )
     # The run itself leaves up to one process a core behind in the average.
     if max(loads) > machine["cpus"] * (1 + QUIET):

@@ -28,7 +28,7 @@ from ..utils.datasets import (
     numbered_batches,
     sample_examples,
 )
-from ..utils.digests import dataset_digest
+from ..utils.digests import dataset_digest, settings_digest
 from ..utils.files import npz_path
 from ..utils.portable import SharedDataset
 from ..utils.running import run
@@ -261,7 +261,9 @@ class InverseHessianVectorProduct(FitOfParts, KeptFactors, Separable, ABC):
         raise SavedCurvatureError(message)
 
     def fingerprint(self) -> tuple:
-        """Return what tells this fit from others: the product of H with a fixed vector."""
+        """Return what tells this fit from others: settings and data, or a product with H."""
+        if self.needs_data:  # whose products may differ in their last digits
+            return settings_digest(self.config), dataset_digest(self.train_dataset)["digest"]
         vector = tf.linspace(tf.ones((), self.model.dtype), 2.0, self.model.nb_params)
         return tuple(np.asarray(self._multiply(vector[None]))[0].tolist())
 

@@ -18,7 +18,7 @@ from ..utils.records import RecordKind, differing
 HEADER = "index.json"
 """The file that tells what all parts of a folder have in common."""
 
-INDEX = RecordKind("index of vectors", "Build it again, with `build_index`.")
+INDEX = RecordKind("folder of vectors", "Build it again, with `build_index`.")
 PART = RecordKind(
     "part of an index",
     "Remove the file, and call `build_index` again: parts that are there are not computed again.",

@@ -260,8 +260,10 @@ def _inputs_of(part: Any, model: Any, argument: str, found: list[np.ndarray]) ->
 def _taken_by(model: Any) -> Any:
     """Return what a model takes, as a nest of tensors; None where that is not known."""
     network = getattr(model, "model", model)
-    # A Sequential model has no `input` before it was called.
-    inputs = getattr(network, "input", None)
+    try:
+        inputs = getattr(network, "input", None)
+    except ValueError:  # what Keras 3.3 raises for a Sequential model that was not called yet
+        inputs = None
     inputs = getattr(network, "inputs", None) if inputs is None else inputs
     return inputs[0] if isinstance(inputs, tuple | list) and len(inputs) == 1 else inputs
 
