@@ -270,49 +270,23 @@ WORKS = (
         _only_ours(_NOT_COMPARED),
         is_pass=True,
     ),
-    Work(
-        "step_mlp",
-        "forward and backward, an epoch",
-        "mlp",
-        "step",
-        "step",
-        "relative",
-        1e-4,
-        EXACT,
-        _only_ours(_NOT_COMPARED),
-    ),
-    Work(
-        "step_cnn",
-        "forward and backward, an epoch",
-        "cnn",
-        "step",
-        "step",
-        "relative",
-        1e-4,
-        EXACT,
-        _only_ours(_NOT_COMPARED),
-    ),
-    Work(
-        "fit_mlp",
-        "Keras's `fit`, an epoch",
-        "mlp",
-        "fit",
-        "fit",
-        "relative",
-        1e-4,
-        EXACT,
-        _only_ours(_NOT_COMPARED),
-    ),
-    Work(
-        "fit_cnn",
-        "Keras's `fit`, an epoch",
-        "cnn",
-        "fit",
-        "fit",
-        "relative",
-        1e-4,
-        EXACT,
-        _only_ours(_NOT_COMPARED),
+    *(
+        Work(
+            f"{name}_{problem}",
+            title,
+            problem,
+            name,
+            name,
+            "relative",
+            1e-4,
+            EXACT,
+            _only_ours(_NOT_COMPARED),
+        )
+        for name, title in (
+            ("step", "forward and backward, an epoch"),
+            ("fit", "Keras's `fit`, an epoch"),
+        )
+        for problem in ("mlp", "cnn")
     ),
 )
 

@@ -201,11 +201,13 @@ def _gathered(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ids and scores of several batches at a time: one sort of all costs less than theirs."""
     held: list[tuple[np.ndarray, np.ndarray]] = []
-    for part in scored:
-        held.append(part)
-        if sum(values.size for _, values in held) >= SORTED_AT_ONCE:
+    count = 0
+    for ids, values in scored:
+        held.append((ids, values))
+        count += values.size
+        if count >= SORTED_AT_ONCE:
             yield _joined(held)
-            held = []
+            held, count = [], 0
     if held:
         yield _joined(held)
 

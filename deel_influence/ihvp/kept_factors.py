@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import tensorflow as tf
 
 from ..gradients.batch_gradients import BatchGradients
 from ..model.influence_model import BaseInfluenceModel
 
 
-class KeptFactors:
+class KeptFactors(ABC):
     """The two sides of ``g(z)ᵀ H⁻¹ g_i``: what is kept of z_i, and what it is asked with.
 
     Here they are ``g_i`` and ``H⁻¹ g(z)``. A strategy that can do with less than p numbers for an
@@ -32,6 +34,6 @@ class KeptFactors:
         """
         return [(block.name, *block.slot) for block in self.model.layout.blocks]
 
+    @abstractmethod
     def solve(self, vectors: tf.Tensor) -> tf.Tensor:
         """Return ``H⁻¹ v`` for every row of ``vectors``, shape ``(b, p)``."""
-        raise NotImplementedError

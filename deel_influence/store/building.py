@@ -95,9 +95,10 @@ def build_index(
         )
         raise ValueError(message)
     folder = _checked_folder(Path(path))
-    shard_parts = _Shard(folder, *place, calculator, dtype, part_size)
-    shard_parts.fill(data, self_scores)
-    return Index(folder, calculator)
+    _Shard(folder, *place, calculator, dtype, part_size).fill(data, self_scores)
+    index = Index(folder)
+    index.calculator = calculator  # whose origin has been compared, which may cost a pass
+    return index
 
 
 @dataclass
@@ -229,7 +230,7 @@ def _compare(header: Header, part: Part, stretch: _Stretch) -> None:
         return
     settings, _ = part.read(header)
     if stretch.count > len(part) or settings["data"] != stretch.data.hexdigest():
-        raise PART.refused(part.path, "is of other examples, or of others' inputs or labels")
+        raise PART.refused(part.path, "is of other examples, or they had other inputs or labels")
 
 
 def _nothing(header: Header) -> dict[str, np.ndarray]:

@@ -46,7 +46,7 @@ def is_lazy(dataset: tf.data.Dataset) -> bool:
 class _OnDemand:
     """An object of TensorFlow's without its content, which one of its like has once it is needed.
 
-    To be implemented by subclasses: `make`.
+    Here that is a dataset; a subclass for something else extends `make`.
     """
 
     start: Callable[[], Iterator[Any]]
@@ -67,7 +67,7 @@ class _OnDemand:
         return vars(self)["made"]
 
     def make(self) -> Any:
-        """Make it. To be implemented by subclasses."""
+        """Make it; here the dataset. May be extended."""
         # TensorFlow keeps what it is given for as long as the process lives.
         reference = weakref.ref(self.start)
 
