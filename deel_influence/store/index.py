@@ -10,13 +10,14 @@ import tensorflow as tf
 
 from ..calculators.base import BaseInfluenceCalculator
 from ..calculators.blocks import InfluenceBlock
+from ..calculators.parts import Part, parts_in
 from ..calculators.scores import Scores
 from ..calculators.top_k import TopK
 from ..types import Data
 from ..utils.memory import human_bytes
 from ..utils.takes_data import TakesData
 from ..utils.top_k import ORDER, check_k, check_order
-from .parts import INDEX, Part, parts_in, read_header
+from .parts import INDEX, Header
 from .query_vectors import QueryVectors
 from .search import Search
 from .state import IndexState, state_of
@@ -43,7 +44,7 @@ class Index(TakesData):
 
     def __init__(self, path: str | Path, calculator: BaseInfluenceCalculator | None = None) -> None:
         self.path = Path(path)
-        self.header = read_header(self.path)
+        self.header = Header.read(self.path)
         self.calculator = calculator
         if calculator is not None and calculator.origin() != self.header.origin:
             raise INDEX.refused(

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from ..calculators.parts import Part
 from ..utils.top_k import ORDER, BatchSort
-from .parts import Header, Part
+from .parts import Header
 
 ENTRIES_AT_ONCE = 2**23
 """About how many numbers of vectors, and of scores, are in memory at a time."""

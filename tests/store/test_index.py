@@ -281,7 +281,7 @@ def test_a_stranger_a_flipped_bit_and_a_short_file_are_told(model, tmp_path):
     three.write_bytes(three.read_bytes()[:-100])
     damaged = index.check().damaged
     assert [path.name in line for path, line in zip((one, two, three), damaged)] == [True] * 3  # noqa: B905
-    with pytest.raises(DataSourceError, match="is of another index"):
+    with pytest.raises(DataSourceError, match="is of another folder"):
         index.top_k(QUERIES)
 
 
