@@ -71,12 +71,21 @@ def build_index(
     ------
     DataSourceError
         If the folder holds something else, an index of other weights, settings or data.
+    TypeError
+        If the calculator scores no pairs.
     ValueError
         If an argument is out of its range, shards have no ids, or scores are no products.
     """
     if dtype not in DTYPES:
         message = f"Argument `dtype` must be one of {sorted(DTYPES)}. Received: {dtype!r}."
         raise ValueError(message)
+    if not isinstance(calculator, BaseInfluenceCalculator):
+        message = (
+            "Argument `calculator` must score pairs by products of vectors, for an index to keep "
+            f"these. Received: {calculator!r}. Of nearest neighbours an index keeps the features, "
+            "with `RepresentationSimilarity`."
+        )
+        raise TypeError(message)
     place = _checked_place(shard, num_shards)
     if part_size is not None:
         check_count("part_size", part_size)
