@@ -12,6 +12,7 @@ import tensorflow as tf
 from deel_influence.gradients import GradientEngine
 from deel_influence.gradients.blocks import OuterBlock
 from deel_influence.gradients.projections import (
+    FactGraSSProjection,
     GaussianProjection,
     IdentityProjection,
     LoGraProjection,
@@ -22,6 +23,7 @@ from deel_influence.gradients.projections import (
     dense,
     resolve_projection,
 )
+from deel_influence.gradients.projections.sparse import SparseSigns
 from deel_influence.model import BaseInfluenceModel
 from deel_influence.utils.kernels import Kernel
 from tests.cases import RULED_CASES
@@ -70,7 +72,7 @@ def test_projected_gradients_are_the_map_applied_to_the_rows(case, monkeypatch):
         assert_close(features[name], kind.apply(rows), 1e-12)
 
 
-@pytest.mark.parametrize("name", ["sjlt", "mask", "logra"])
+@pytest.mark.parametrize("name", ["sjlt", "mask", "logra", "factgrass"])
 def test_a_rule_that_is_set_aside_changes_no_feature(name):
     model = two_layers()
     engine, projection = prepared(model), MAKERS[name](model)
@@ -150,6 +152,7 @@ PINNED = {
     "sjlt": [42.0, -195.0, -18.0],
     "mask": [18.708287, 123.474694, 149.666295],
     "logra": [-1.22485840, 0.0535356516, 0.209341340],
+    "factgrass": [-2.73861279, 68.4653197, 71.2039325],
 }
 
 
@@ -159,7 +162,7 @@ def test_a_seed_gives_the_same_map_in_every_process(name):
     np.testing.assert_allclose(found[:3], PINNED[name], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "sjlt", "mask", "logra"])
+@pytest.mark.parametrize("name", ["gaussian", "sjlt", "mask", "logra", "factgrass"])
 def test_features_do_not_depend_on_the_batch(name):
     model, (x, y) = two_layers(), batch()
     engine, projection = prepared(model), MAKERS[name](model)
@@ -170,7 +173,11 @@ def test_features_do_not_depend_on_the_batch(name):
     assert_close(tf.concat(parts, axis=0), whole, 1e-13)
 
 
-def test_logra_builds_no_gradient_row_of_a_dense_layer(monkeypatch):
+@pytest.mark.parametrize(
+    ("make", "built"),
+    [(partial(LoGraProjection, projection_dim=(2, 1)), [2, 2]), (MAKERS["factgrass"], [12, 8])],
+)
+def test_no_gradient_row_of_a_dense_layer_is_built(make, built, monkeypatch):
     model = two_layers()
     engine = prepared(model)
     sizes, build = [], OuterBlock._build_rows
@@ -180,9 +187,8 @@ def test_logra_builds_no_gradient_row_of_a_dense_layer(monkeypatch):
         return build(self)
 
     monkeypatch.setattr(OuterBlock, "_build_rows", watched)
-    projection = LoGraProjection(model, (2, 1))
-    projection.project(engine.gradients(batch()))
-    assert sizes == [2, 2]
+    make(model).project(engine.gradients(batch()))
+    assert sizes == built
 
 
 def test_logra_is_a_kronecker_product_for_each_layer():
@@ -197,6 +203,29 @@ def test_logra_is_a_kronecker_product_for_each_layer():
     assert_close(matrix[:6] @ matrix[:6].T, np.eye(6) * (6 / 3) * (5 / 2), 1e-12)
     # The second layer has two outputs, which stay as they are.
     assert_close(matrix[6:] @ matrix[6:].T, np.eye(6) * (6 / 3), 1e-12)
+
+
+def test_factgrass_adds_signed_entries_of_the_outer_product_of_masked_factors():
+    model = two_layers()
+    projection = FactGraSSProjection(model, 5, mask_dim=(4, 3))
+    np.testing.assert_array_equal(projection.layer_of_feature, [0] * 5 + [1] * 5)
+    inputs, outputs, seed, second_inputs, _ = (t.numpy() for t in projection.tensors)
+    assert (seed, len(inputs), len(outputs), len(second_inputs)) == (0, 4, 3, 4)
+    blocks = prepared(model).gradients(batch()).blocks
+    features = []
+    kept = ((inputs, outputs), (second_inputs, np.arange(2)))
+    for (rows, columns), placed in zip(kept, blocks, strict=True):
+        a, delta = placed.block.inputs.numpy(), placed.block.deltas.numpy()
+        scale = np.sqrt(a.shape[1] / len(rows) * delta.shape[1] / len(columns))
+        entries = np.einsum("bi,bj->bij", a[:, rows], delta[:, columns]).reshape(len(a), -1)
+        signs = SparseSigns(5, entries.shape[1], 1, placed.parts[0])
+        matrix = signs.apply(tf.eye(entries.shape[1], dtype=tf.float64), tf.constant(seed)).numpy()
+        assert (np.abs(matrix).sum(axis=1) == 1).all()
+        features.append(scale * entries @ matrix)
+    found = projection.project(prepared(model).gradients(batch()))
+    assert_close(found, np.concatenate(features, axis=1), 1e-13)
+    again = resolve_projection(projection.get_config(), None, 0, model)
+    assert_close(matrix_of(again), matrix_of(projection), 1e-15)
 
 
 def test_logra_serves_variables_in_any_order_and_apart_from_each_other():
