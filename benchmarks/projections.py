@@ -62,8 +62,7 @@ def costs(folder: Path) -> dict[str, Any]:
     """Return the seconds of an epoch of ``fit``, and of building an index, the least of some."""
     x, y = images(folder, "train", TIMED)
     keras.utils.set_random_seed(0)
-    trained = network((256, 128))
-    model = BaseInfluenceModel(trained)
+    trained, model = network((256, 128)), BaseInfluenceModel(network((256, 128)))
     first = (x[:2_048], y[:2_048])
     calculators = {}
     for name, settings in PROJECTED.items():

@@ -66,7 +66,7 @@ class RepresentationSimilarity(BaseInfluenceCalculator):
         return -_distances(queries, train) if self._metric == "euclidean" else products
 
     @property
-    def _scores_are_products(self) -> bool:
+    def has_products(self) -> bool:
         return self._metric != "euclidean"
 
     def _vector_settings(self) -> tuple:

@@ -139,12 +139,12 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
             yield item, rows.numpy()
 
     @property
-    def _scores_are_products(self) -> bool:
-        """Whether scores are inner products of vectors, as an index needs. May be overridden."""
+    def has_products(self) -> bool:
+        """Whether scores are products of vectors, which an index can keep."""
         return type(self)._pairwise is PairCalculator._pairwise
 
     def _check_products(self) -> None:
-        if self._scores_are_products:
+        if self.has_products:
             return
         message = (
             "Argument `calculator` must score pairs by products of vectors, for an index to keep "
