@@ -23,7 +23,6 @@ from deel_influence.gradients.projections import (
     dense,
     resolve_projection,
 )
-from deel_influence.gradients.projections.sparse import SparseSigns
 from deel_influence.model import BaseInfluenceModel
 from deel_influence.utils.kernels import Kernel
 from tests.cases import RULED_CASES
@@ -152,7 +151,7 @@ PINNED = {
     "sjlt": [42.0, -195.0, -18.0],
     "mask": [18.708287, 123.474694, 149.666295],
     "logra": [-1.22485840, 0.0535356516, 0.209341340],
-    "factgrass": [-2.73861279, 68.4653197, 71.2039325],
+    "factgrass": [8.21583836, -10.9544512, 2.73861279],
 }
 
 
@@ -209,18 +208,21 @@ def test_factgrass_adds_signed_entries_of_the_outer_product_of_masked_factors():
     model = two_layers()
     projection = FactGraSSProjection(model, 5, mask_dim=(4, 3))
     np.testing.assert_array_equal(projection.layer_of_feature, [0] * 5 + [1] * 5)
-    inputs, outputs, seed, second_inputs, _ = (t.numpy() for t in projection.tensors)
-    assert (seed, len(inputs), len(outputs), len(second_inputs)) == (0, 4, 3, 4)
+    inputs, outputs, *first, rows = (t.numpy() for t in projection.tensors[:5])
+    second = [t.numpy() for t in projection.tensors[5:]]
     blocks = prepared(model).gradients(batch()).blocks
     features = []
-    kept = ((inputs, outputs), (second_inputs, np.arange(2)))
-    for (rows, columns), placed in zip(kept, blocks, strict=True):
+    kept = ((inputs, outputs, *first), (rows, np.arange(2), *second))
+    for (rows, columns, order, signs), placed in zip(kept, blocks, strict=True):
         a, delta = placed.block.inputs.numpy(), placed.block.deltas.numpy()
         scale = np.sqrt(a.shape[1] / len(rows) * delta.shape[1] / len(columns))
         entries = np.einsum("bi,bj->bij", a[:, rows], delta[:, columns]).reshape(len(a), -1)
-        signs = SparseSigns(5, entries.shape[1], 1, placed.parts[0])
-        matrix = signs.apply(tf.eye(entries.shape[1], dtype=tf.float64), tf.constant(seed)).numpy()
+        # Of 12 and of 8 entries each is a term of one of the 5 features, which have 3 or 2 at most.
+        matrix = np.zeros((entries.shape[1], 5))
+        for place, (entry, sign) in enumerate(zip(order, signs, strict=True)):
+            matrix[entry, place % 5] += sign
         assert (np.abs(matrix).sum(axis=1) == 1).all()
+        assert np.ptp(np.abs(matrix).sum(axis=0)) == 1
         features.append(scale * entries @ matrix)
     found = projection.project(prepared(model).gradients(batch()))
     assert_close(found, np.concatenate(features, axis=1), 1e-13)

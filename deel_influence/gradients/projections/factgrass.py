@@ -20,7 +20,6 @@ from .layers import (
     checked_pair,
     layer_views,
 )
-from .sparse import SparseSigns
 
 DEFAULT_LAYER_DIM = 256
 """Features of each layer, unless told; as many as LoGra's."""
@@ -31,8 +30,9 @@ class FactGraSSProjection(LayerwiseProjection):
 
     Of the inputs of a layer (a bias counts as one) some are drawn, I, and of its outputs J. The
     product ``Σ_t a_t[I] δ_t[J]ᵀ`` of what is left of the factors, times ``√(r/|I|) √(s/|J|)``, is a
-    part of the gradient matrix ``(r, s)``. A sparse sign projection S adds each of its entries to
-    one of k features. No gradient row is built and no matrix is multiplied: an example costs
+    part of the gradient matrix ``(r, s)``. A sparse projection S adds each of its entries, with a
+    random sign, to one of k features; a random order deals the entries out, so that all features
+    get as many, up to one. No gradient row is built and no matrix is multiplied: an example costs
     ``|I|·|J|`` products and additions for each layer. I, J and S are independent of each other, so
     that ``E PᵀP = I``. Variables that are no matrix keep their entries up to k, and go through
     signs beyond.
@@ -97,9 +97,9 @@ class _MaskedMatrix(ProjectedLayer):
         self._sides = [side for side in (0, 1) if self._shape[side] < view.shape[side]]
         self._scale = math.sqrt(math.prod(view.shape) / math.prod(self._shape))
         self.size = min(most, math.prod(self._shape))
-        self._has_signs = self.size < math.prod(self._shape)
-        self.num_tensors = len(self._sides) + self._has_signs
-        self._signs = SparseSigns(self.size, math.prod(self._shape), 1, view.parts[0])
+        self._count = math.prod(self._shape)
+        self._is_summed = self.size < self._count
+        self.num_tensors = len(self._sides) + 2 * self._is_summed
 
     def draw(self, seed: int) -> Iterator[tf.Tensor]:
         for side in self._sides:
@@ -107,8 +107,14 @@ class _MaskedMatrix(ProjectedLayer):
             size, width = self.view.shape[side], self._shape[side]
             drawn = generator.choice(size, width, replace=False, shuffle=False)
             yield tf.constant(np.sort(drawn), tf.int64)
-        if self._has_signs:
-            yield tf.constant(seed, tf.int64)
+        if self._is_summed:
+            generator = np.random.default_rng([seed, self.view.parts[0], len(self._shape)])
+            terms = -(-self._count // self.size)  # of a feature; the last may be none
+            order, signs = np.zeros((2, terms * self.size), np.int64)
+            order[: self._count] = generator.permutation(self._count)
+            signs[: self._count] = generator.choice((-1, 1), self._count)
+            yield tf.constant(order)
+            yield tf.constant(signs, self._dtype)
 
     def project(self, block: GradientBlock, drawn: list[Any]) -> tf.Tensor:
         if block.matrix_shape != self.view.shape or not isinstance(block, FactoredBlock):
@@ -125,7 +131,11 @@ class _MaskedMatrix(ProjectedLayer):
         return self._summed(tf.reshape(matrices, (-1, math.prod(self._shape))), drawn)
 
     def adjoint(self, coordinates: tf.Tensor, drawn: list[Any]) -> tf.Tensor:
-        entries = self._signs.adjoint(coordinates, drawn[-1]) if self._has_signs else coordinates
+        entries = coordinates
+        if self._is_summed:
+            order, signs = self._terms(drawn)
+            repeated = tf.tile(coordinates, (1, order.shape[0] // self.size)) * signs
+            entries = tf.gather(repeated, tf.math.invert_permutation(order[: self._count]), axis=1)
         matrices = tf.reshape(entries * self._scale, (-1, *self._shape))
         for side in self._sides:
             places = tf.one_hot(self._places(side, drawn), self.view.shape[side], dtype=self._dtype)
@@ -138,7 +148,19 @@ class _MaskedMatrix(ProjectedLayer):
         places = tf.convert_to_tensor(drawn[self._sides.index(side)])
         return tf.ensure_shape(places, (self._shape[side],))
 
+    def _terms(self, drawn: list[Any]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the entries that features have for terms, one for each feature at a time."""
+        order, signs = (tf.convert_to_tensor(tensor) for tensor in drawn[-2:])
+        shape = (-(-self._count // self.size) * self.size,)
+        return tf.ensure_shape(order, shape), tf.ensure_shape(signs, shape)
+
     def _summed(self, entries: tf.Tensor, drawn: list[Any]) -> tf.Tensor:
         """Return the features ``(b, k)`` of entries ``(b, |I|·|J|)``."""
         entries *= self._scale
-        return self._signs.apply(entries, drawn[-1]) if self._has_signs else entries
+        if not self._is_summed:
+            return entries
+        order, signs = self._terms(drawn)
+        terms = tf.reshape(
+            tf.gather(entries, order, axis=1) * signs, (-1, order.shape[0] // self.size, self.size)
+        )
+        return tf.reduce_sum(terms, axis=1)
