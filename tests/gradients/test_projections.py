@@ -174,7 +174,7 @@ def test_features_do_not_depend_on_the_batch(name):
 
 @pytest.mark.parametrize(
     ("make", "built"),
-    [(partial(LoGraProjection, projection_dim=(2, 1)), [2, 2]), (MAKERS["factgrass"], [12, 8])],
+    [(partial(LoGraProjection, projection_dim=(2, 1)), [2, 2]), (MAKERS["factgrass"], [])],
 )
 def test_no_gradient_row_of_a_dense_layer_is_built(make, built, monkeypatch):
     model = two_layers()
