@@ -114,8 +114,7 @@ def index_cost(
     """
     wanted = count_examples(train_set, "train_set") if num_examples is None else num_examples
     count = check_count("num_examples", wanted)
-    folders = (Path(path).absolute(), *Path(path).absolute().parents)
-    there = next(folder for folder in folders if folder.is_dir())
+    there = next(folder for folder in Path(path).absolute().parents if folder.is_dir())
     with tempfile.TemporaryDirectory(prefix=".cost-", dir=there) as scratch:
 
         def built(batches: int, name: str) -> tuple[Index, _Taken]:
