@@ -65,6 +65,10 @@ class RepresentationSimilarity(BaseInfluenceCalculator):
         products = tf.matmul(queries, train, transpose_b=True)
         return -_distances(queries, train) if self._metric == "euclidean" else products
 
+    @property
+    def has_products(self) -> bool:
+        return self._metric != "euclidean"
+
     def _vector_settings(self) -> tuple:
         return self._metric, self._features.path
 

@@ -6,6 +6,7 @@ from .caching import CACHE
 from .group import BaseGroupInfluenceCalculator
 from .scores import Scores
 from .self_influence import SelfInfluenceCalculator
+from .stored_matrix import StoredMatrix
 from .top_k import TopK
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "InfluenceBlock",
     "Scores",
     "SelfInfluenceCalculator",
+    "StoredMatrix",
     "TopK",
 ]

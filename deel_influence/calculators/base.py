@@ -21,6 +21,7 @@ from .caching import CACHE, save_vectors
 from .pairs import PairCalculator
 from .sample_pool import SamplePool
 from .specs import relaxed_element_spec, top_k_spec
+from .stored_matrix import MatrixHeader
 from .top_k import TopK, best_of, of_all_queries
 
 
@@ -187,6 +188,7 @@ class BaseInfluenceCalculator(PairCalculator):
         device: str | None = None,
         verbose: str | int = "auto",
         query_id_fn: IdFunction | None = None,
+        store: str | Path | None = None,
     ) -> Any:
         """Return the score of every training example for every query.
 
@@ -202,13 +204,29 @@ class BaseInfluenceCalculator(PairCalculator):
             As for `score`.
         query_id_fn
             As ``id_fn``, for the queries.
+        store
+            A folder to write the scores to, part by part, where they do not fit in memory, or a
+            run may be cut off: parts that are there are not computed again.
 
         Returns
         -------
         Array ``(m, n)``; with ``return_ids``: array, query ids ``(m,)``, training ids ``(n,)``.
         Without them rows and columns are in the order of the datasets, which has to be the same on
-        every pass, whatever ``id_fn`` is.
+        every pass, whatever ``id_fn`` is. With ``store`` the array is a `StoredMatrix`, which has
+        the ids as well.
+
+        Raises
+        ------
+        DataSourceError
+            If ``store`` holds something else, scores of other data, weights or settings.
         """
+        if store is not None:
+            passes = query_and_train_passes(
+                *(self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose),
+                query_id_fn=query_id_fn,
+            )
+            kept = self._stored(*passes, MatrixHeader.checked_folder(store, "store"))
+            return (kept, kept.query_ids, kept.train_ids) if return_ids else kept
         # Without ids in the result, a column is known by its position alone.
         id_fn = id_fn if return_ids else POSITION
         asked = (dataset_to_evaluate, train_set, id_fn, device, verbose, query_id_fn)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -88,20 +88,7 @@ class InfluenceBlock:
         ValueError
             If the two make no rectangle, or have pairs in common.
         """
-        queries = shared_ids(self.query_ids, other.query_ids)
-        train = shared_ids(self.train_ids, other.train_ids)
-        if not len(train) and len(queries) == len(self.query_ids) == len(other.query_ids):
-            axis = 1
-        elif not len(queries) and len(train) == len(self.train_ids) == len(other.train_ids):
-            axis = 0
-        else:
-            message = (
-                "Argument `other` must have the same queries and other training examples, or the "
-                f"other way round. Received: {len(queries)} queries and {len(train)} training "
-                "examples that are in both. Score shards with `id_fn=`, so that positions in them "
-                "are no ids."
-            )
-            raise ValueError(message)
+        axis = joined_axis(self, other)
         one, two = self._ordered(), other._ordered()
         values = np.concatenate([one.values, two.values], axis=axis)
         query_ids = one.query_ids if axis else np.concatenate([one.query_ids, two.query_ids])
@@ -130,6 +117,38 @@ class InfluenceBlock:
         columns = np.argsort(self.train_ids, kind="stable")
         values = self.values[np.ix_(rows, columns)]
         return InfluenceBlock(self.query_ids[rows], self.train_ids[columns], values)
+
+
+class HasPairs(Protocol):
+    """What has scores of pairs: their ids, of shapes ``(m,)`` and ``(n,)``."""
+
+    @property
+    def query_ids(self) -> np.ndarray: ...
+
+    @property
+    def train_ids(self) -> np.ndarray: ...
+
+
+def joined_axis(one: HasPairs, other: HasPairs) -> int:
+    """Return along which axis two parts of a matrix stand: 0 for queries, 1 for training examples.
+
+    Raises
+    ------
+    ValueError
+        If they make no rectangle, or have pairs in common.
+    """
+    queries = shared_ids(one.query_ids, other.query_ids)
+    train = shared_ids(one.train_ids, other.train_ids)
+    if not len(train) and len(queries) == len(one.query_ids) == len(other.query_ids):
+        return 1
+    if not len(queries) and len(train) == len(one.train_ids) == len(other.train_ids):
+        return 0
+    message = (
+        "Argument `other` must have the same queries and other training examples, or the other "
+        f"way round. Received: {len(queries)} queries and {len(train)} training examples that are "
+        "in both. Score shards with `id_fn=`, so that positions in them are no ids."
+    )
+    raise ValueError(message)
 
 
 def lined_up(blocks: Iterable[InfluenceBlock]) -> InfluenceBlock:

@@ -14,11 +14,12 @@ import tensorflow as tf
 from ..errors import IgnoredArgumentWarning, NoGradientWarning
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass
+from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement
 from ..types import Batch
 from ..utils.datasets import Item
-from ..utils.digests import example_digests
+from ..utils.digests import dataset_digest, example_digests, settings_digest
 from ..utils.lazy import lazy_dataset
 from ..utils.running import run
 from .blocks import InfluenceBlock, ScoredTraining
@@ -27,6 +28,7 @@ from .described import PAIRS, SELF, Measured
 from .queries import Queries, ScoredBatches, ScoreSource, query_chunks
 from .self_influence import SelfInfluenceCalculator
 from .specs import scored_spec
+from .stored_matrix import StoredMatrix, write_matrix
 
 
 class PairCalculator(SelfInfluenceCalculator, Measured):
@@ -136,8 +138,13 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
         for item, rows in self._computed(queries, self._asking_vectors, axis=0):
             yield item, rows.numpy()
 
+    @property
+    def has_products(self) -> bool:
+        """Whether scores are products of vectors, which an index can keep."""
+        return type(self)._pairwise is PairCalculator._pairwise
+
     def _check_products(self) -> None:
-        if type(self)._pairwise is PairCalculator._pairwise:
+        if self.has_products:
             return
         message = (
             "Argument `calculator` must score pairs by products of vectors, for an index to keep "
@@ -266,6 +273,23 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
             values = np.concatenate([values for _, values in parts], axis=-1)
             # Where a score has parts, they come first in a batch, and last in a block.
             yield InfluenceBlock(chunk.ids, ids, np.moveaxis(values, (-2, -1), (0, 1)))
+
+    def _stored(self, queries: Pass, train: Pass, folder: Path) -> StoredMatrix:
+        """Compute what a folder lacks of the scores of every pair, and return them."""
+        data = dataset_digest(queries.dataset)
+        settings = {
+            "calculator": type(self).__qualname__,
+            "origin": self.origin(),
+            "measured": settings_digest(model_fingerprint(self.query_model)),
+            "queries": data["digest"],
+            "num_queries": data["examples"],
+        }
+        chunks = self._chunks(self._streamed(train), queries)
+        write_matrix(
+            *(folder, settings, chunks, train),
+            lambda missing, chunk: self._streamed(missing).scored(chunk),
+        )
+        return StoredMatrix.load(folder)
 
 
 def _tell_of_flat_queries(chunk: Queries) -> None:

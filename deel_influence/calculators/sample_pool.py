@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,10 @@ import tensorflow as tf
 
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch
+from ..utils.example_ids import attach_ids
+from ..utils.lazy import lazy_dataset
 from ..utils.tensors import stacked
+from .specs import relaxed_element_spec
 
 
 class SamplePool:
@@ -67,3 +72,43 @@ class SamplePool:
         stacks = [stacked(values) for values in zip(*rows, strict=True)]
         leaves = [tf.convert_to_tensor(s.reshape(*ids.shape, *s.shape[1:])) for s in stacks]
         return tf.nest.pack_sequence_as(self._structure, leaves)
+
+
+def examples_with(
+    ids: np.ndarray,
+    numbered: Iterable[tuple[Batch, np.ndarray]],
+    dataset: tf.data.Dataset,
+    argument: str = "train_set",
+) -> tf.data.Dataset:
+    """Return the examples that some ids belong to, in batches, held in memory with their ids.
+
+    Parameters
+    ----------
+    ids
+        Shape ``(k,)``.
+    numbered
+        Each batch of the dataset with the ids ``(b,)`` of its examples.
+    dataset, argument
+        The dataset, and its name for messages.
+
+    Raises
+    ------
+    ValueError
+        If an id belongs to none.
+    """
+    batches, known = [], []
+    for batch, own in numbered:
+        rows = np.flatnonzero(np.isin(own, ids))
+        if len(rows):
+            batches.append(tf.nest.map_structure(partial(tf.gather, indices=rows), batch))
+            known.append(own[rows])
+    found = np.concatenate([ids[:0], *known])
+    missing = np.setdiff1d(ids, found)
+    if len(missing):
+        message = (
+            f"Argument `{argument}` must have every example that is asked for. Received: data "
+            f"without {len(missing)} of them, such as {missing[:3].tolist()}. Check `id_fn=`."
+        )
+        raise ValueError(message)
+    held = lazy_dataset(lambda: iter(batches), relaxed_element_spec(dataset))
+    return attach_ids(held, found)

@@ -54,7 +54,8 @@ class LoGraIHVP(InverseHessianVectorProduct):
     train_dataset
         The batched training set.
     projection
-        ``"logra"``, ``"sjlt"``, ``"rademacher"``, ``"gaussian"``, ``"mask"``, or a `Projection`.
+        ``"logra"``, ``"factgrass"``, ``"sjlt"``, ``"rademacher"``, ``"gaussian"``, ``"mask"``, or a
+        `Projection`.
     projection_dim
         Its size, see `resolve_projection`: for LoGra that of each layer, ``(inputs, outputs)``,
         16 by 16 unless told, else the number k, 2,048 unless told.

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ..calculators.base import BaseInfluenceCalculator
-from ..calculators.specs import relaxed_element_spec
+from ..calculators.sample_pool import examples_with
 from ..utils.datasets import numbered_batches
 from ..utils.example_ids import POSITION
 from ..utils.formatting import format_share
-from ..utils.lazy import lazy_dataset
 from .inputs import Shown
 from .pictures import Picture, thumbnail
 from .suspicion import Issues
@@ -153,7 +150,8 @@ def find_pulling(
     if calculator is None:
         return None
     queries = np.sort(positions[:REASONED])
-    values = calculator.influence_matrix(_examples_at(queries, dataset), dataset)
+    asked = examples_with(queries, numbered_batches(dataset, POSITION), dataset)
+    values = calculator.influence_matrix(asked, dataset)
     found = {}
     for query, row in zip(queries.tolist(), values, strict=True):
         # What an example does to itself is no reason, and nor is what does nothing.
@@ -167,16 +165,6 @@ def _largest(values: np.ndarray) -> list[int]:
     least = np.partition(values, -_PULLING)[-_PULLING] if len(values) > _PULLING else 0
     chosen = np.flatnonzero((values >= least) & (values > 0))
     return chosen[np.argsort(-values[chosen], kind="stable")][:_PULLING].tolist()
-
-
-def _examples_at(positions: np.ndarray, dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Return the examples at sorted positions, in batches."""
-    parts: list[Any] = []
-    for batch, known in numbered_batches(dataset, POSITION):
-        rows = np.flatnonzero(np.isin(known, positions))
-        if len(rows):
-            parts.append(tf.nest.map_structure(partial(tf.gather, indices=rows), batch))
-    return lazy_dataset(lambda: iter(parts), relaxed_element_spec(dataset))
 
 
 def contradicting_pairs(triage: Triage, issues: Issues | None) -> list[tuple[Other, Other]]:

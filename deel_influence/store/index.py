@@ -10,13 +10,17 @@ import tensorflow as tf
 
 from ..calculators.base import BaseInfluenceCalculator
 from ..calculators.blocks import InfluenceBlock
+from ..calculators.parts import Part, parts_in
+from ..calculators.sample_pool import examples_with
 from ..calculators.scores import Scores
 from ..calculators.top_k import TopK
-from ..types import Data
+from ..gradients.passes import Pass
+from ..linalg.checks import check_count
+from ..types import Data, IdFunction
 from ..utils.memory import human_bytes
 from ..utils.takes_data import TakesData
 from ..utils.top_k import ORDER, check_k, check_order
-from .parts import INDEX, Part, parts_in, read_header
+from .parts import INDEX, Header
 from .query_vectors import QueryVectors
 from .search import Search
 from .state import IndexState, state_of
@@ -43,7 +47,7 @@ class Index(TakesData):
 
     def __init__(self, path: str | Path, calculator: BaseInfluenceCalculator | None = None) -> None:
         self.path = Path(path)
-        self.header = read_header(self.path)
+        self.header = Header.read(self.path)
         self.calculator = calculator
         if calculator is not None and calculator.origin() != self.header.origin:
             raise INDEX.refused(
@@ -127,6 +131,73 @@ class Index(TakesData):
         asked = self._queries(queries)
         values, ids = self._search(asked, layers).best(k, order)
         return TopK(asked.ids, ids, values, k, order)
+
+    def refined_top_k(
+        self,
+        queries: Data,
+        calculator: BaseInfluenceCalculator,
+        train_set: Data,
+        k: int = 5,
+        candidates: int = 100,
+        order: ORDER = ORDER.DESCENDING,
+        id_fn: IdFunction | None = None,
+        device: str | None = None,
+        verbose: str | int = "auto",
+        query_id_fn: IdFunction | None = None,
+    ) -> TopK:
+        """Find the best examples by a calculator that scores the candidates of the index alone.
+
+        The index proposes the best of each query; the calculator scores all that any query was
+        proposed. Where they are among these, the result is that of its own `find_top_k`, at the
+        cost of a part of the training set.
+
+        Parameters
+        ----------
+        queries
+            Data; the index has to have its calculator for them.
+        calculator
+            The calculator that decides, fitted on whatever it needs.
+        train_set
+            The training set of the index, of which the candidates are read.
+        k
+            How many for each query.
+        candidates
+            How many the index proposes for each query; at least k.
+        order
+            As for `top_k`.
+        id_fn
+            As for `build_index`.
+        device, verbose, query_id_fn
+            As for `find_top_k`.
+
+        Returns
+        -------
+        Best first, with the scores of ``calculator``.
+
+        Raises
+        ------
+        TypeError
+            If the index has no calculator, or queries are no data.
+        ValueError
+            If an argument is out of its range, or ``train_set`` lacks a candidate.
+        """
+        count = max(check_count("candidates", candidates), check_k(k))
+        if isinstance(queries, QueryVectors):
+            message = (
+                "Argument `queries` must be data, which the calculator is to look at. Received: "
+                "QueryVectors."
+            )
+            raise TypeError(message)
+        proposed = np.unique(self.top_k(queries, count, order).train_ids)
+        engine = calculator.engine
+        data = Pass(train_set, "train_set", "Candidates", id_fn, device, verbose).checked(engine)
+        read = ((item.batch, item.ids) for item in data.items(engine))
+        return calculator.find_top_k(
+            *(queries, examples_with(proposed, read, train_set), k, order),
+            device=device,
+            verbose=verbose,
+            query_id_fn=query_id_fn,
+        )
 
     def scores(self, queries: Data, layers: list[str] | None = None) -> InfluenceBlock:
         """Return the score of every example for every query.

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from ..calculators.parts import Part
 from ..utils.top_k import ORDER, BatchSort
-from .parts import Header, Part
+from .parts import Header
 
 ENTRIES_AT_ONCE = 2**23
 """About how many numbers of vectors, and of scores, are in memory at a time."""
@@ -31,26 +32,25 @@ class Search:
     """
 
     def __init__(self, header: Header, parts: Sequence[Part], asked: np.ndarray) -> None:
-        self._header, self._parts = header, parts
-        self._asked = asked
+        self.header, self.parts, self.asked = header, parts, asked
 
     def scores(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield ids ``(b,)`` and scores ``(m, b)`` of some examples after others."""
-        for ids, vectors, lengths in self._blocks():
+        for ids, vectors, lengths in self.blocks():
             yield ids, self._products(vectors, lengths)
 
     def best(self, k: int, order: ORDER) -> tuple[np.ndarray, np.ndarray]:
         """Return the best scores and their ids, each ``(m, min(k, n))``."""
-        best = BatchSort(len(self._asked), k, order)
-        small = self._header.dtype == "bfloat16"  # whose products take a fifth of the time
-        for ids, vectors, lengths in self._blocks():
+        best = BatchSort(len(self.asked), k, order)
+        small = self.header.dtype == "bfloat16"  # whose products take a fifth of the time
+        for ids, vectors, lengths in self.blocks():
             rows = self._hopeful(vectors, lengths, best) if small else slice(None)
             best.add(self._products(vectors[rows], lengths[rows]), ids[rows])
         return best.get()
 
     def _products(self, vectors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         wide = tf.cast(tf.constant(vectors), tf.float32)
-        return tf.matmul(self._asked, wide, transpose_b=True).numpy() * lengths
+        return tf.matmul(self.asked, wide, transpose_b=True).numpy() * lengths
 
     def _hopeful(self, vectors: np.ndarray, lengths: np.ndarray, best: BatchSort) -> np.ndarray:
         """Mark the examples that may be among the best of a query.
@@ -58,11 +58,11 @@ class Search:
         Products of bfloat16 differ from those of float32 by no more than the rounding of the query
         and that of the product.
         """
-        asked = tf.cast(self._asked, tf.bfloat16)
+        asked = tf.cast(self.asked, tf.bfloat16)
         rough = tf.matmul(asked, tf.constant(vectors), transpose_b=True)
         found = tf.cast(rough, tf.float32).numpy()
         slack = np.abs(found) * ROUNDING
-        slack += ROUNDING * np.linalg.norm(self._asked, axis=1, keepdims=True)
+        slack += ROUNDING * np.linalg.norm(self.asked, axis=1, keepdims=True)
         if best.order is ORDER.DESCENDING:
             last = best.last((found - slack) * lengths)
             hopeful = None if last is None else (found + slack) * lengths >= last
@@ -71,11 +71,11 @@ class Search:
             hopeful = None if last is None else (found - slack) * lengths <= last
         return np.ones(len(lengths), bool) if hopeful is None else hopeful.any(axis=0)
 
-    def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield ids ``(b,)``, vectors ``(b, d)`` and their lengths ``(b,)``."""
-        step = max(ENTRIES_AT_ONCE // max(self._header.dimension, len(self._asked), 1), 1)
-        for part in self._parts:
-            _, arrays = part.read(self._header)
+        step = max(ENTRIES_AT_ONCE // max(self.header.dimension, len(self.asked), 1), 1)
+        for part in self.parts:
+            _, arrays = part.read(self.header)
             for start in range(0, len(part), step):
                 rows = slice(start, start + step)
                 names = ("ids", "vectors", "lengths")

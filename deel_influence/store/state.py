@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 
+from ..calculators.parts import Part, holes_in
 from ..errors import DataSourceError
-from .parts import Header, Part
+from .parts import Header
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,7 @@ def state_of(header: Header, parts: Sequence[Part]) -> IndexState:
     return IndexState(
         sum(map(len, parts)),
         sum(part.path.stat().st_size for part in parts),
-        tuple(_holes(header, parts)),
+        tuple(holes_in(parts, header.part_size, header.num_shards)),
         tuple(names[counts > 1][:100].tolist()),
         tuple(damaged),
     )
-
-
-def _holes(header: Header, parts: Iterable[Part]) -> Iterator[str]:
-    found = {shard: list(own) for shard, own in groupby(parts, lambda part: part.shard)}
-    for shard in range(header.num_shards):
-        place = 0
-        own = found.get(shard, [])
-        for part in own:
-            if part.first > place:
-                yield f"shard {shard}: examples {place} to {part.first - 1}"
-            place = part.last
-        # A shard ends with a part that is shorter than others, and may be empty.
-        if not own or len(own[-1]) == header.part_size:
-            yield f"shard {shard}: examples from {place} on" if own else f"shard {shard}: all of it"

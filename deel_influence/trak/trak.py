@@ -68,7 +68,7 @@ class TRAK(CheckpointedCalculator):
         The batched training set, n examples, for Φ.
     projection
         The projection P: ``"rademacher"``, ``"gaussian"``, ``"sjlt"`` (which large models need),
-        ``"mask"``, ``"logra"``, a `Projection` or the settings that its `get_config` gave. It is
+        ``"mask"``, ``"logra"``, ``"factgrass"``, a `Projection` or its `get_config`. It is
         that of the first checkpoint; each other has the same kind and settings, and a seed of its
         own, see `checkpoint_seed`.
     projection_dim

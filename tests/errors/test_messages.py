@@ -14,6 +14,8 @@ CAUGHT_WITHIN = {
     "utils/records.py": "turned into the error of the kind of record",
     "model/manifest.py": "turned into the error of the list of checkpoints",
     "calculators/caching.py": "turned into the error of saved vectors",
+    "calculators/stored_matrix.py": "turned into the error of parts, with the name of the file",
+    "store/parts.py": "turned into the error of the index or of its parts",
     "labels/decisions.py": "turned into the error of decisions, with the name of the file",
     "gradients/rules/dense.py": "never met: the rule is chosen where the equation is one",
 }

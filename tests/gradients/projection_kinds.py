@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from deel_influence.gradients import GradientEngine
 from deel_influence.gradients.projections import (
+    FactGraSSProjection,
     GaussianProjection,
     LoGraProjection,
     MaskProjection,
@@ -33,6 +34,8 @@ MAKERS: dict[str, Make] = {
     "mask": partial(MaskProjection, projection_dim=7),
     "logra": partial(LoGraProjection, projection_dim=(3, 2)),
     "logra-outputs-whole": partial(LoGraProjection, projection_dim=(2, 99)),
+    "factgrass": partial(FactGraSSProjection, projection_dim=5, mask_dim=(4, 3)),
+    "factgrass-inputs-whole": partial(FactGraSSProjection, projection_dim=4, mask_dim=(99, 2)),
 }
 KINDS = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 

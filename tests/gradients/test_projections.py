@@ -12,6 +12,7 @@ import tensorflow as tf
 from deel_influence.gradients import GradientEngine
 from deel_influence.gradients.blocks import OuterBlock
 from deel_influence.gradients.projections import (
+    FactGraSSProjection,
     GaussianProjection,
     IdentityProjection,
     LoGraProjection,
@@ -70,7 +71,7 @@ def test_projected_gradients_are_the_map_applied_to_the_rows(case, monkeypatch):
         assert_close(features[name], kind.apply(rows), 1e-12)
 
 
-@pytest.mark.parametrize("name", ["sjlt", "mask", "logra"])
+@pytest.mark.parametrize("name", ["sjlt", "mask", "logra", "factgrass"])
 def test_a_rule_that_is_set_aside_changes_no_feature(name):
     model = two_layers()
     engine, projection = prepared(model), MAKERS[name](model)
@@ -150,6 +151,7 @@ PINNED = {
     "sjlt": [42.0, -195.0, -18.0],
     "mask": [18.708287, 123.474694, 149.666295],
     "logra": [-1.22485840, 0.0535356516, 0.209341340],
+    "factgrass": [8.21583836, -10.9544512, 2.73861279],
 }
 
 
@@ -159,7 +161,7 @@ def test_a_seed_gives_the_same_map_in_every_process(name):
     np.testing.assert_allclose(found[:3], PINNED[name], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "sjlt", "mask", "logra"])
+@pytest.mark.parametrize("name", ["gaussian", "sjlt", "mask", "logra", "factgrass"])
 def test_features_do_not_depend_on_the_batch(name):
     model, (x, y) = two_layers(), batch()
     engine, projection = prepared(model), MAKERS[name](model)
@@ -170,7 +172,11 @@ def test_features_do_not_depend_on_the_batch(name):
     assert_close(tf.concat(parts, axis=0), whole, 1e-13)
 
 
-def test_logra_builds_no_gradient_row_of_a_dense_layer(monkeypatch):
+@pytest.mark.parametrize(
+    ("make", "built"),
+    [(partial(LoGraProjection, projection_dim=(2, 1)), [2, 2]), (MAKERS["factgrass"], [])],
+)
+def test_no_gradient_row_of_a_dense_layer_is_built(make, built, monkeypatch):
     model = two_layers()
     engine = prepared(model)
     sizes, build = [], OuterBlock._build_rows
@@ -180,9 +186,8 @@ def test_logra_builds_no_gradient_row_of_a_dense_layer(monkeypatch):
         return build(self)
 
     monkeypatch.setattr(OuterBlock, "_build_rows", watched)
-    projection = LoGraProjection(model, (2, 1))
-    projection.project(engine.gradients(batch()))
-    assert sizes == [2, 2]
+    make(model).project(engine.gradients(batch()))
+    assert sizes == built
 
 
 def test_logra_is_a_kronecker_product_for_each_layer():
@@ -197,6 +202,32 @@ def test_logra_is_a_kronecker_product_for_each_layer():
     assert_close(matrix[:6] @ matrix[:6].T, np.eye(6) * (6 / 3) * (5 / 2), 1e-12)
     # The second layer has two outputs, which stay as they are.
     assert_close(matrix[6:] @ matrix[6:].T, np.eye(6) * (6 / 3), 1e-12)
+
+
+def test_factgrass_adds_signed_entries_of_the_outer_product_of_masked_factors():
+    model = two_layers()
+    projection = FactGraSSProjection(model, 5, mask_dim=(4, 3))
+    np.testing.assert_array_equal(projection.layer_of_feature, [0] * 5 + [1] * 5)
+    inputs, outputs, *first, rows = (t.numpy() for t in projection.tensors[:5])
+    second = [t.numpy() for t in projection.tensors[5:]]
+    blocks = prepared(model).gradients(batch()).blocks
+    features = []
+    kept = ((inputs, outputs, *first), (rows, np.arange(2), *second))
+    for (rows, columns, order, signs), placed in zip(kept, blocks, strict=True):
+        a, delta = placed.block.inputs.numpy(), placed.block.deltas.numpy()
+        scale = np.sqrt(a.shape[1] / len(rows) * delta.shape[1] / len(columns))
+        entries = np.einsum("bi,bj->bij", a[:, rows], delta[:, columns]).reshape(len(a), -1)
+        # Of 12 and of 8 entries each is a term of one of the 5 features, which have 3 or 2 at most.
+        matrix = np.zeros((entries.shape[1], 5))
+        for place, (entry, sign) in enumerate(zip(order, signs, strict=True)):
+            matrix[entry, place % 5] += sign
+        assert (np.abs(matrix).sum(axis=1) == 1).all()
+        assert np.ptp(np.abs(matrix).sum(axis=0)) == 1
+        features.append(scale * entries @ matrix)
+    found = projection.project(prepared(model).gradients(batch()))
+    assert_close(found, np.concatenate(features, axis=1), 1e-13)
+    again = resolve_projection(projection.get_config(), None, 0, model)
+    assert_close(matrix_of(again), matrix_of(projection), 1e-15)
 
 
 def test_logra_serves_variables_in_any_order_and_apart_from_each_other():

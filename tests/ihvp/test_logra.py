@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 PROJECTIONS = {
     "logra": {"projection_dim": (3, 2)},
     "sjlt": {"projection": "sjlt", "projection_dim": 9},
+    "factgrass": {"projection": "factgrass", "projection_dim": 6},
 }
 ALL = pytest.mark.parametrize("options", PROJECTIONS.values(), ids=PROJECTIONS)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from deel_influence.baselines import KNNShapley, RepresentationSimilarity
 from deel_influence.errors import DataSourceError
 from deel_influence.influence import FirstOrderInfluenceCalculator, NewtonStepInfluenceCalculator
 from deel_influence.model import BaseInfluenceModel, InfluenceModel
@@ -59,6 +60,8 @@ CALCULATORS = {
     "margin": lambda model: first_order(model, measurement="margin"),
     "Newton step": lambda model: NewtonStepInfluenceCalculator(last_layer(model), TRAIN),
     "TracIn": lambda model: TracIn([model, model], [0.1, 0.2]),
+    "features": lambda model: RepresentationSimilarity(model, metric="dot"),
+    "cosines of features": RepresentationSimilarity,
     "TRAK": lambda model: TRAK(model, TRAIN, projection_dim=8, damping="auto", verbose=0),
 }
 
@@ -126,6 +129,36 @@ def test_nothing_but_the_folder_and_saved_queries_is_needed(model, tmp_path):
         asked.merge(asked)
     with pytest.raises(TypeError, match="^Argument `queries` must be QueryVectors"):
         index.top_k(QUERIES)
+
+
+@pytest.mark.parametrize("order", list(ORDER))
+def test_candidates_are_ranked_by_the_calculator_that_decides(order, model, tmp_path):
+    names = [f"photo {i}" for i in range(N)]
+    train = with_ids(TRAIN, names)
+    cheap, costly = first_order(model, "identity"), first_order(model, "ekfac")
+    index = build_index(cheap, train, tmp_path / "index", verbose=0)
+    expected = costly.find_top_k(QUERIES, train, 3, order, verbose=0)
+    found = index.refined_top_k(QUERIES, costly, train, 3, N, order, verbose=0)
+    np.testing.assert_array_equal(found.train_ids, expected.train_ids)
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-5)
+    proposed = np.unique(index.top_k(QUERIES, 4, order).train_ids)
+    found = index.refined_top_k(QUERIES, costly, train, 3, 4, order, verbose=0)
+    assert len(proposed) < N
+    everything = costly.find_top_k(QUERIES, train, N, order, verbose=0)
+    for row, ranked in zip(found.train_ids, everything.train_ids, strict=True):
+        assert row.tolist() == [name for name in ranked if name in proposed][:3]
+
+
+def test_what_cannot_be_refined_is_refused(model, tmp_path):
+    calculator = first_order(model)
+    index = build_index(calculator, TRAIN, tmp_path / "index", verbose=0)
+    asked = QueryVectors.of(calculator, QUERIES, verbose=0)
+    with pytest.raises(TypeError, match="^Argument `queries` must be data"):
+        index.refined_top_k(asked, calculator, TRAIN)
+    with pytest.raises(TypeError, match="^Argument `queries` must be QueryVectors"):
+        Index(tmp_path / "index").refined_top_k(QUERIES, calculator, TRAIN)
+    with pytest.raises(ValueError, match="^Argument `train_set` must have every example"):
+        index.refined_top_k(QUERIES, calculator, TRAIN.take(2), 3, N)
 
 
 def test_an_index_without_self_influence_has_the_same_vectors(model, tmp_path):
@@ -263,8 +296,11 @@ def test_other_queries_and_calculators_are_refused(model, tmp_path):
     with pytest.raises(ValueError, match="^Argument `queries` must be of the calculator"):
         Index(tmp_path / "index").top_k(QueryVectors.of(other, QUERIES, verbose=0))
     distances = RepresenterPointL2(model, TRAIN, LOSS)
-    with pytest.raises(ValueError, match="^Argument `calculator` must score pairs by products"):
-        build_index(distances, TRAIN, tmp_path / "other", verbose=0)
+    for refused in (distances, RepresentationSimilarity(model, metric="euclidean")):
+        with pytest.raises(ValueError, match="^Argument `calculator` must score pairs by products"):
+            build_index(refused, TRAIN, tmp_path / "other", verbose=0)
+    with pytest.raises(TypeError, match="Of nearest neighbours an index keeps the features"):
+        build_index(KNNShapley(model), TRAIN, tmp_path / "other", verbose=0)
 
 
 def test_a_stranger_a_flipped_bit_and_a_short_file_are_told(model, tmp_path):
@@ -281,7 +317,7 @@ def test_a_stranger_a_flipped_bit_and_a_short_file_are_told(model, tmp_path):
     three.write_bytes(three.read_bytes()[:-100])
     damaged = index.check().damaged
     assert [path.name in line for path, line in zip((one, two, three), damaged)] == [True] * 3  # noqa: B905
-    with pytest.raises(DataSourceError, match="is of another index"):
+    with pytest.raises(DataSourceError, match="is of another folder"):
         index.top_k(QUERIES)
 
 

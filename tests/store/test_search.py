@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import deel_influence.store.search as search_module
-from deel_influence.store.parts import DTYPES, Header, part_at, parts_in
+from deel_influence.calculators.parts import part_at, parts_in
+from deel_influence.store.parts import DTYPES, Header
 from deel_influence.store.search import Search
 from deel_influence.utils import ORDER
 
@@ -23,7 +24,7 @@ def written(folder: Path, dtype: str) -> tuple[Header, np.ndarray]:
     lengths = draws.uniform(0.5, 2, N).astype(np.float32)
     lengths[10] = 0
     kept = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(DTYPES[dtype])
-    header = Header("Some", "origin", D, dtype, SIZE, 1, ())
+    header = Header("Some", "origin", D, dtype, 1, (), part_size=SIZE)
     for start in range(0, N, SIZE):
         stretch = slice(start, min(start + SIZE, N))
         arrays = {"vectors": kept[stretch], "lengths": lengths[stretch]}

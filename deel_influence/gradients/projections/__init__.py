@@ -2,6 +2,7 @@
 
 from .base import IdentityProjection, Projection
 from .dense import DenseProjection, GaussianProjection, RademacherProjection
+from .factgrass import FactGraSSProjection
 from .logra import LoGraProjection
 from .registry import PROJECTIONS, resolve_projection
 from .sparse import MaskProjection, SJLTProjection
@@ -9,6 +10,7 @@ from .sparse import MaskProjection, SJLTProjection
 __all__ = [
     "PROJECTIONS",
     "DenseProjection",
+    "FactGraSSProjection",
     "GaussianProjection",
     "IdentityProjection",
     "LoGraProjection",

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from ...model.influence_model import BaseInfluenceModel
 from .base import Projection
 from .dense import GaussianProjection, RademacherProjection
+from .factgrass import FactGraSSProjection
 from .logra import LoGraProjection
 from .sparse import MaskProjection, SJLTProjection
 
@@ -19,6 +20,7 @@ PROJECTIONS: dict[str, type[Projection]] = {
         SJLTProjection,
         MaskProjection,
         LoGraProjection,
+        FactGraSSProjection,
     )
 }
 """The kinds, by the names that `projection=` takes."""
@@ -35,12 +37,13 @@ def resolve_projection(
     Parameters
     ----------
     projection
-        ``"gaussian"``, ``"rademacher"``, ``"sjlt"``, ``"mask"``, ``"logra"``, a `Projection`, the
-        settings that its `get_config` gave, or None for none.
+        ``"gaussian"``, ``"rademacher"``, ``"sjlt"``, ``"mask"``, ``"logra"``, ``"factgrass"``, a
+        `Projection`, the settings that its `get_config` gave, or None for none.
     projection_dim
         The number k of features; for ``"logra"`` the features of each layer, ``(inputs,
-        outputs)`` or one number for both sides. None takes 2,048, and ``(16, 16)``. Where k is p
-        or more, all p numbers are kept as they are: a projection would only add noise.
+        outputs)`` or one number for both sides, and for ``"factgrass"`` their number. None takes
+        2,048, ``(16, 16)`` and 256. Where k is p or more, all p numbers are kept as they are: a
+        projection would only add noise.
     seed
         Fixes the map.
     model
