@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,13 +10,19 @@ import tensorflow as tf
 
 from ..model.reading import check_density
 from ..types import IdFunction
-from ..utils.datasets import Item, check_dataset, numbered_items
+from ..utils.datasets import Item, check_dataset, joined_items, numbered_items
 from ..utils.devices import check_device
 from ..utils.example_ids import POSITION, check_id_fn, ids_of, names_of, with_names
 from ..utils.lazy import is_lazy
 from ..utils.progress import check_verbose, progress_bar
 from ..utils.running import check_finite_inputs
 from .engine import MAX_PROBES, GradientEngine
+
+JOINED_EXAMPLES = 1024
+"""Up to about this many examples are computed together: a larger product is a faster one."""
+
+JOINED_BYTES = 2**23
+"""Up to about this many bytes of examples are joined."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,8 @@ class Pass:
         Whether batches are prepared while others are computed, where the dataset does not do it.
     wanted
         Whether a batch is yielded; the others are read and passed over. None takes all.
+    joined
+        Whether small batches are joined where that takes little memory: see `Plan.is_flat`.
     """
 
     dataset: tf.data.Dataset
@@ -55,6 +64,7 @@ class Pass:
     in_order: bool = True
     ahead: bool = False
     wanted: Callable[[Item], bool] | None = None
+    joined: bool = False
 
     def checked(self, engine: GradientEngine, opened: bool = False) -> Pass:
         """Refuse what cannot be gone over, and return the pass.
@@ -103,9 +113,14 @@ class Pass:
             total if total >= 0 else None,
             self.verbose,
         )
-        for item in items:
-            if self.wanted is None or self.wanted(item):
-                yield item
+        wanted = filter(self.wanted, items) if self.wanted is not None else items
+        first = next(wanted, None)  # which has settled the plan
+        if first is None:
+            return
+        wanted = itertools.chain([first], wanted)
+        if self.joined and engine.plan.is_flat:
+            wanted = joined_items(wanted, JOINED_EXAMPLES, JOINED_BYTES)
+        yield from wanted
 
     def id_type(self, engine: GradientEngine) -> tf.DType:
         """Return the type of the ids; where a function reads them, of those of the first batch."""

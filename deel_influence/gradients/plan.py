@@ -102,6 +102,17 @@ class Plan:
         served = {id(v) for ruled in self.ruled for v in ruled.rule.variables(ruled.layer)}
         return [v for v in self.model.weights if id(v) not in served]
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether Dense layers with one position for each example, all watched, are the network.
+
+        Batches may be joined then: an example takes little more memory than its inputs.
+        """
+        plain = all(ruled.is_linear and ruled.input_ranks == (2,) for ruled in self.ruled)
+        watched = {id(v) for v in self.model.weights}
+        whole = all(id(v) in watched for v in self.model.model.variables)
+        return plain and whole and not self.fallback_variables
+
     def forward(self, batch: Batch, tapes: Sequence[tf.GradientTape]) -> Forward:
         """Run the forward pass with taps on the ruled layers."""
         return forward_with_taps(self.model, [r.layer for r in self.ruled], batch, tapes)
