@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from ..errors import BatchError, NonFiniteError
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import JOINED_EXAMPLES, Pass
@@ -18,7 +17,7 @@ from ..utils.datasets import Item
 from ..utils.kernels import Kernel
 from ..utils.memory import bytes_of, bytes_to_hold
 from ..utils.progress import progress_bar
-from ..utils.running import run
+from ..utils.running import named_by_part, run
 from .draws import Draws
 from .sampling import sampled_gradients, summed_gradients
 from .sums import PartialFit, Parts, total_over
@@ -159,7 +158,7 @@ class FisherPass:
             return item.batch, draws, *arguments
 
         def compute(data: Pass) -> tuple[dict[Parts, Any], np.ndarray]:
-            items = replace(data, joined=True).items(engine)
+            items = replace(data, joined=JOINED_EXAMPLES).items(engine)
             # Asked for when the first batch has settled how gradients are found.
             return self._added_up(
                 lambda: engine.kernel((*name, fisher), of_batch), items, given, held
@@ -199,22 +198,14 @@ class FisherPass:
         ids: list[np.ndarray] = []
         add = self.engine.kernel("added in float64", _added)
         for item in items:
-            added, factors = _run_joined(kernel(), item, given)
+            added, factors = named_by_part(
+                lambda part: run(kernel(), part, given(part), axis=None), item
+            )
             total = add(total, added) if total else tf.nest.map_structure(_float64, added)
             ids.append(item.ids)
             if held is not None:
                 held.add(item.index, item.ids, factors)
         return tf.nest.map_structure(lambda tensor: tensor.numpy(), total), np.concatenate(ids)
-
-
-def _run_joined(kernel: Kernel, item: Item, given: Callable[[Item], tuple]) -> Any:
-    """Run a kernel on a batch; what is wrong with one that was joined is told of its part."""
-    try:
-        return run(kernel, item, given(item), axis=None)
-    except (BatchError, NonFiniteError):
-        for part in item.parts:
-            run(kernel, part, given(part), axis=None)
-        raise
 
 
 def summed(sets: Sequence[BatchGradients], function: Callable[[BatchGradients], Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
@@ -23,6 +23,9 @@ JOINED_EXAMPLES = 1024
 
 JOINED_BYTES = 2**23
 """Up to about this many bytes of examples are joined."""
+
+JOINED_NUMBERS = 2**22
+"""Up to about this many numbers of gradients are joined where each example may take them whole."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Pass:
     wanted
         Whether a batch is yielded; the others are read and passed over. None takes all.
     joined
-        Whether small batches are joined where that takes little memory: see `Plan.is_flat`.
+        Up to about how many examples small batches are joined to, where that takes little memory:
+        see `Plan.is_flat`.
     """
 
     dataset: tf.data.Dataset
@@ -64,7 +68,7 @@ class Pass:
     in_order: bool = True
     ahead: bool = False
     wanted: Callable[[Item], bool] | None = None
-    joined: bool = False
+    joined: int = 0
 
     def checked(self, engine: GradientEngine, opened: bool = False) -> Pass:
         """Refuse what cannot be gone over, and return the pass.
@@ -94,6 +98,11 @@ class Pass:
             engine.order_guard.check(self.dataset, self.argument)
         return self
 
+    def joining(self, engine: GradientEngine) -> Pass:
+        """Return the pass with small batches joined, as far as gradients ``(b, p)`` are small."""
+        most = JOINED_NUMBERS // max(engine.model.nb_params, 1)
+        return replace(self, joined=min(JOINED_EXAMPLES, most))
+
     def items(self, engine: GradientEngine, *others: GradientEngine) -> Iterator[Item]:
         """Yield the batches, under a progress bar; the engines have settled on their plans.
 
@@ -119,7 +128,7 @@ class Pass:
             return
         wanted = itertools.chain([first], wanted)
         if self.joined and engine.plan.is_flat:
-            wanted = joined_items(wanted, JOINED_EXAMPLES, JOINED_BYTES)
+            wanted = joined_items(wanted, self.joined, JOINED_BYTES)
         yield from wanted
 
     def id_type(self, engine: GradientEngine) -> tf.DType:

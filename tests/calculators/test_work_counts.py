@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from deel_influence.calculators import BaseInfluenceCalculator
 from deel_influence.errors import DeelInfluenceError, NonFiniteError
+from deel_influence.gradients import passes
 from deel_influence.gradients.engine import GradientEngine
 from deel_influence.ihvp import EKFACIHVP
 from deel_influence.influence import FirstOrderInfluenceCalculator
@@ -80,7 +81,8 @@ def reads(monkeypatch) -> list[str]:
 
 @pytest.mark.parametrize("call", READS)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_batch_is_waited_for_once(method, call, reads):
+def test_a_batch_is_waited_for_once(method, call, reads, monkeypatch):
+    monkeypatch.setattr(passes, "JOINED_EXAMPLES", 0)
     calculator = made(method)
     counts = []
     for train in (SHORT, SHORT, LONG, LONG):  # each once before, when its order is looked at
@@ -89,6 +91,18 @@ def test_a_batch_is_waited_for_once(method, call, reads):
         counts.append(len(reads))
     by_content = method == "trak"  # which of the examples its fit has seen
     assert counts[3] - counts[1] == (READS[call] + by_content) * MORE
+
+
+@pytest.mark.parametrize("call", ["influence_matrix", "find_top_k"])
+@pytest.mark.parametrize("method", METHODS)
+def test_batches_that_can_be_joined_are_waited_for_together(method, call, reads):
+    calculator = made(method)
+    counts = []
+    for train in (SHORT, SHORT, LONG, LONG):
+        reads.clear()
+        work(calculator, call, train.dataset)
+        counts.append(len(reads))
+    assert counts[3] == counts[1]
 
 
 @pytest.mark.parametrize("call", TRACES)
@@ -136,7 +150,7 @@ def test_what_is_wrong_with_a_batch_that_was_joined_is_told_of_that_batch():
         EKFACIHVP(model(), spoilt, damping=0.1, seed=0, fisher="empirical", verbose=0)
 
 
-def test_networks_with_positions_or_weights_that_are_not_watched_are_not_flat():
+def test_networks_whose_layers_give_more_than_a_vector_are_not_flat():
     layers = keras.layers
     image = keras.Sequential(
         [keras.Input((4, 4, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(3)]
@@ -150,8 +164,9 @@ def test_networks_with_positions_or_weights_that_are_not_watched_are_not_flat():
         ("dense", BaseInfluenceModel, dense, x[:, :, 0, 0]),
         ("last layer", InfluenceModel, dense, x[:, :, 0, 0]),
         ("image", BaseInfluenceModel, image, x),
+        ("last of image", InfluenceModel, image, x),
     ):
         engine = GradientEngine(kind(net, loss_function=loss))
         engine.prepare((tf.constant(inputs), tf.constant(y)))
         flat[name] = engine.plan.is_flat
-    assert flat == {"dense": True, "last layer": False, "image": False}
+    assert flat == {"dense": True, "last layer": True, "image": False, "last of image": False}
