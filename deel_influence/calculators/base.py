@@ -177,7 +177,8 @@ class BaseInfluenceCalculator(PairCalculator):
             *(self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose),
             query_id_fn=query_id_fn,
         )
-        yield from self._blocks(self._streamed(train), queries)
+        source = self._streamed(train.joining(self.engine))
+        yield from self._blocks(source, queries)
 
     def influence_matrix(
         self,
@@ -273,7 +274,7 @@ class BaseInfluenceCalculator(PairCalculator):
             *(self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose),
             query_id_fn=query_id_fn,
         )
-        source = self._streamed(train)
+        source = self._streamed(train.joining(self.engine))
         parts = []
         for chunk in self._chunks(source, queries):
             scored = ((ids, values) for _, ids, values in source.scored(chunk))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -144,16 +143,10 @@ class CurvatureData:
 
 def _joined_by_shape(items: Sequence[Item]) -> list[Item]:
     """Join batches whose examples have the same shapes; the ids of each result are in order."""
-    groups: dict[Any, list[Item]] = {}
+    groups: dict[tuple, list[Item]] = {}
     for item in items:
-        shapes = [tuple(part.shape[1:]) for part in tf.nest.flatten((item.batch, item.features))]
-        groups.setdefault(tuple(shapes), []).append(item)
-    joined = []
-    for group in groups.values():
-        parts = [(item.batch, item.features) for item in group]
-        whole = tf.nest.map_structure(lambda *t: tf.concat(t, axis=0), *parts)
-        joined.append(Item(0, np.concatenate([item.ids for item in group]), *whole))
-    return joined
+        groups.setdefault(item.form, []).append(item)
+    return [Item.joined(group) for group in groups.values()]
 
 
 def _taken(joined: Item, ids: np.ndarray, index: int) -> Item:

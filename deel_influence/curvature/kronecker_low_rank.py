@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..gradients.batch_gradients import BatchGradients
+from ..linalg.eigen import eigenvalues
 from .kronecker_basis import EigenbasisCurvature, EigenBlock
 
 OVERSAMPLING = 8
@@ -189,7 +190,7 @@ def _truncation(block: EigenBlock, damping: float, rank: int) -> _Truncation:
     sizes = np.sqrt(block.values) / damped
     if sizes.shape[0] < sizes.shape[1]:
         sizes = sizes.T
-    squares = np.maximum(np.linalg.eigvalsh(sizes.T @ sizes), 0)  # ascending
+    squares = np.maximum(eigenvalues(sizes.T @ sizes), 0)  # ascending
     losses = np.concatenate([[0.0], np.cumsum(squares)])[::-1]
     return _Truncation(rank, sum(block.values.shape), losses)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,27 +11,21 @@ import tensorflow as tf
 
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.engine import GradientEngine
-from ..gradients.passes import Pass
+from ..gradients.passes import JOINED_EXAMPLES, Pass
 from ..types import Batch
 from ..utils.datasets import Item
 from ..utils.kernels import Kernel
 from ..utils.memory import bytes_of, bytes_to_hold
 from ..utils.progress import progress_bar
-from ..utils.running import run
+from ..utils.running import named_by_part, run
 from .draws import Draws
 from .sampling import sampled_gradients, summed_gradients
 from .sums import PartialFit, Parts, total_over
 
 FISHERS = ("true", "expected", "empirical")
 
-JOINED_EXAMPLES = 1024
-"""Up to about this many examples with one position each are gone over together."""
-
 Factors: TypeAlias = dict[Parts, tuple[tf.Tensor, tf.Tensor]]
 """By the variables of a block, its inputs ``(b, t, r)`` and output gradients ``(b, t, s)``."""
-
-Work: TypeAlias = tuple[Item, tuple]
-"""A batch, and arguments of a kernel."""
 
 
 class HeldFactors:
@@ -159,14 +153,16 @@ class FisherPass:
             sets = _gradients(engine, batch, fisher, Draws(*draws))
             return sums(sets, *arguments)
 
-        def compute(data: Pass) -> tuple[dict[Parts, Any], np.ndarray]:
-            def work() -> Iterator[Work]:
-                for item in data.items(engine):
-                    draws = tf.constant(self.seed, tf.int64), tf.constant(item.numbers, tf.int64)
-                    yield item, (item.batch, draws, *arguments)
+        def given(item: Item) -> tuple:
+            draws = tf.constant(self.seed, tf.int64), tf.constant(item.numbers, tf.int64)
+            return item.batch, draws, *arguments
 
+        def compute(data: Pass) -> tuple[dict[Parts, Any], np.ndarray]:
+            items = replace(data, joined=JOINED_EXAMPLES).items(engine)
             # Asked for when the first batch has settled how gradients are found.
-            return self._added_up(lambda: engine.kernel((*name, fisher), of_batch), work(), held)
+            return self._added_up(
+                lambda: engine.kernel((*name, fisher), of_batch), items, given, held
+            )
 
         total, self.num_examples = total_over(self.dataset, description, compute, self.verbose)
         return total, self.num_examples
@@ -185,25 +181,31 @@ class FisherPass:
 
         name = (sums.__qualname__, "of held factors")
         shown = progress_bar(held, description, verbose=self.verbose)
-        work = ((Item(index, ids, ()), (factors, *arguments)) for index, ids, factors in shown)
-        total, _ = self._added_up(lambda: self.engine.kernel(name, of_factors), work)
+        items = (Item(index, ids, factors) for index, ids, factors in shown)
+        kernel = lambda: self.engine.kernel(name, of_factors)  # noqa: E731
+        total, _ = self._added_up(kernel, items, lambda item: (item.batch, *arguments))
         return total, held.num_examples
 
     def _added_up(
         self,
         kernel: Callable[[], Kernel],
-        work: Iterable[Work],
+        items: Iterable[Item],
+        given: Callable[[Item], tuple],
         held: HeldFactors | None = None,
     ) -> tuple[dict[Parts, Any], np.ndarray]:
+        """Add up, on the device, what a kernel gives for the arguments of each batch."""
         total: dict[Parts, Any] = {}
         ids: list[np.ndarray] = []
-        for item, arguments in work:
-            added, factors = run(kernel(), item, arguments, axis=None)
-            total = _accumulated(total, added)
+        add = self.engine.kernel("added in float64", _added)
+        for item in items:
+            added, factors = named_by_part(
+                lambda part: run(kernel(), part, given(part), axis=None), item
+            )
+            total = add(total, added) if total else tf.nest.map_structure(_float64, added)
             ids.append(item.ids)
             if held is not None:
                 held.add(item.index, item.ids, factors)
-        return total, np.concatenate(ids)
+        return tf.nest.map_structure(lambda tensor: tensor.numpy(), total), np.concatenate(ids)
 
 
 def summed(sets: Sequence[BatchGradients], function: Callable[[BatchGradients], Any]) -> Any:
@@ -221,9 +223,9 @@ def _gradients(
     return [engine.gradients(batch)]
 
 
-def _accumulated(total: Any, added: Any) -> Any:
-    arrays = tf.nest.map_structure(lambda tensor: tensor.numpy(), added)
-    if not total:
-        return tf.nest.map_structure(lambda array: np.array(array, np.float64), arrays)
-    # In place: these are the largest arrays of the fit, and there is an addition for each batch.
-    return tf.nest.map_structure(lambda sum_, array: np.add(sum_, array, out=sum_), total, arrays)
+def _float64(tensor: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tensor, tf.float64)
+
+
+def _added(total: Any, added: Any) -> Any:
+    return tf.nest.map_structure(lambda sum_, part: sum_ + _float64(part), total, added)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
 from ..model.reading import check_density
 from ..types import IdFunction
-from ..utils.datasets import Item, check_dataset, numbered_items
+from ..utils.datasets import Item, check_dataset, joined_items, numbered_items
 from ..utils.devices import check_device
 from ..utils.example_ids import POSITION, check_id_fn, ids_of, names_of, with_names
 from ..utils.lazy import is_lazy
 from ..utils.progress import check_verbose, progress_bar
 from ..utils.running import check_finite_inputs
 from .engine import MAX_PROBES, GradientEngine
+
+JOINED_EXAMPLES = 1024
+"""Up to about this many examples are computed together: a larger product is a faster one."""
+
+JOINED_BYTES = 2**23
+"""Up to about this many bytes of examples are joined."""
+
+JOINED_NUMBERS = 2**22
+"""Up to about this many numbers of gradients are joined where each example may take them whole."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,9 @@ class Pass:
         Whether batches are prepared while others are computed, where the dataset does not do it.
     wanted
         Whether a batch is yielded; the others are read and passed over. None takes all.
+    joined
+        Up to about how many examples small batches are joined to, where that takes little memory:
+        see `Plan.is_flat`.
     """
 
     dataset: tf.data.Dataset
@@ -55,6 +68,7 @@ class Pass:
     in_order: bool = True
     ahead: bool = False
     wanted: Callable[[Item], bool] | None = None
+    joined: int = 0
 
     def checked(self, engine: GradientEngine, opened: bool = False) -> Pass:
         """Refuse what cannot be gone over, and return the pass.
@@ -84,6 +98,11 @@ class Pass:
             engine.order_guard.check(self.dataset, self.argument)
         return self
 
+    def joining(self, engine: GradientEngine) -> Pass:
+        """Return the pass with small batches joined, as far as gradients ``(b, p)`` are small."""
+        most = JOINED_NUMBERS // max(engine.model.nb_params, 1)
+        return replace(self, joined=min(JOINED_EXAMPLES, most))
+
     def items(self, engine: GradientEngine, *others: GradientEngine) -> Iterator[Item]:
         """Yield the batches, under a progress bar; the engines have settled on their plans.
 
@@ -103,9 +122,14 @@ class Pass:
             total if total >= 0 else None,
             self.verbose,
         )
-        for item in items:
-            if self.wanted is None or self.wanted(item):
-                yield item
+        wanted = filter(self.wanted, items) if self.wanted is not None else items
+        first = next(wanted, None)  # which has settled the plan
+        if first is None:
+            return
+        wanted = itertools.chain([first], wanted)
+        if self.joined and engine.plan.is_flat:
+            wanted = joined_items(wanted, self.joined, JOINED_BYTES)
+        yield from wanted
 
     def id_type(self, engine: GradientEngine) -> tf.DType:
         """Return the type of the ids; where a function reads them, of those of the first batch."""

@@ -102,6 +102,16 @@ class Plan:
         served = {id(v) for ruled in self.ruled for v in ruled.rule.variables(ruled.layer)}
         return [v for v in self.model.weights if id(v) not in served]
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether every layer gives one vector for each example, and Dense ones are watched alone.
+
+        Batches may be joined then: an example takes little more memory than its inputs.
+        """
+        plain = all(ruled.is_linear and ruled.input_ranks == (2,) for ruled in self.ruled)
+        within = all(map(_gives_vectors, all_layers(self.model.model)))
+        return plain and within and not self.fallback_variables
+
     def forward(self, batch: Batch, tapes: Sequence[tf.GradientTape]) -> Forward:
         """Run the forward pass with taps on the ruled layers."""
         return forward_with_taps(self.model, [r.layer for r in self.ruled], batch, tapes)
@@ -222,6 +232,16 @@ class Plan:
 
         function: Callable[..., tf.Tensor] = along_cotangent
         return differentiated_rows(self.model, variables, (batch, cotangent), mode, function)
+
+
+def _gives_vectors(layer: keras.layers.Layer) -> bool:
+    if isinstance(layer, keras.layers.InputLayer | keras.Model):
+        return True
+    try:
+        outputs = tf.nest.flatten(layer.output)
+    except (AttributeError, ValueError):  # outside of a functional model that is not known
+        return False
+    return all(len(output.shape) == 2 for output in outputs)
 
 
 def _use(rule: LayerRule, dtype: tf.DType, tap: Tap, delta: tf.Tensor) -> LayerUse:

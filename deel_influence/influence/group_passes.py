@@ -113,12 +113,12 @@ class GroupPasses:
             size = size or item.size
             labels = self._labels[item.ids]
             for group in np.unique(labels[labels >= 0]).tolist():
-                key = group, _form(item)
+                key = group, item.form
                 waiting[key].append(_part(item, np.flatnonzero(labels == group)))
                 if sum(part.size for part in waiting[key]) >= size:
-                    yield group, _joined(waiting.pop(key))
+                    yield group, Item.joined(waiting.pop(key))
         for (group, _), parts in waiting.items():
-            yield group, _joined(parts)
+            yield group, Item.joined(parts)
 
 
 def _gradient_sums(engine: GradientEngine) -> Callable[..., tf.Tensor]:
@@ -150,20 +150,6 @@ def _take(nest: Any, rows: np.ndarray, size: int) -> Any:
     return tf.nest.map_structure(lambda t: tf.gather(t, rows), nest)
 
 
-def _form(item: Item) -> tuple:
-    """Return the shapes of a batch's tensors but for the first axis."""
-    return tuple(tuple(t.shape[1:]) for t in tf.nest.flatten((item.batch, item.features)))
-
-
 def _part(item: Item, rows: np.ndarray) -> Item:
     batch, features = _take((item.batch, item.features), rows, item.size)
     return Item(item.index, item.ids[rows], batch, features)
-
-
-def _joined(parts: list[Item]) -> Item:
-    if len(parts) == 1:
-        return parts[0]
-    nests = [(part.batch, part.features) for part in parts]
-    batch, features = tf.nest.map_structure(lambda *t: tf.concat(t, axis=0), *nests)
-    ids = np.concatenate([part.ids for part in parts])
-    return Item(parts[-1].index, ids, batch, features)

@@ -22,7 +22,7 @@ from ..gradients.passes import Pass, query_and_train_passes
 from ..ihvp.damping import AUTO, automatic_damping, check_damping, damping_vector, resolve_damping
 from ..ihvp.left_out import warn_if_lost
 from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
-from ..linalg.eigen import eigenpairs
+from ..linalg.eigen import eigenpairs, eigenvalues
 from ..model.fingerprint import check_unchanged_since, model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement
@@ -274,7 +274,7 @@ def _check_layer(engine: GradientEngine, dataset: tf.data.Dataset) -> None:
 
 
 def _automatic_damping(curvature: np.ndarray, penalty: np.ndarray | None) -> float:
-    values = np.linalg.eigvalsh(curvature if penalty is None else curvature + penalty)
+    values = eigenvalues(curvature if penalty is None else curvature + penalty)
     return automatic_damping(float(values.mean()), float(values[0]))
 
 

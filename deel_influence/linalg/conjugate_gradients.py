@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from .checks import as_rows, check_count, check_positive
+from .eigen import eigenpairs
 from .linear_operator import IdentityOperator, LinearOperator
 from .result import SolveResult, relative_residuals
 
@@ -240,7 +241,7 @@ class _Run:
         rows, images = (tf.matmul(self._tensor(change), part) for part in (rows, images))
         # Once more, because the first Gram matrix holds its small eigenvalues to few digits.
         gram = _float64(tf.matmul(rows, images, transpose_b=True))
-        values, vectors = np.linalg.eigh((gram + gram.T) / 2)
+        values, vectors = eigenpairs((gram + gram.T) / 2)
         root = np.sqrt(np.maximum(values, np.finfo(np.float32).tiny))
         again = self._tensor((vectors / root).T)
         rows, images = tf.matmul(again, rows), tf.matmul(again, images)
@@ -256,7 +257,7 @@ class _Run:
         # Rows of unit length first: their lengths may differ by more than rounding allows.
         length = np.sqrt(np.maximum(np.diag(gram), np.finfo(np.float32).tiny))
         scaled = gram / np.outer(length, length)
-        values, vectors = np.linalg.eigh((scaled + scaled.T) / 2)
+        values, vectors = eigenpairs((scaled + scaled.T) / 2)
         resolved = values > len(gram) * np.finfo(rows.dtype.as_numpy_dtype).eps
         # How much of each unconverged residual, relative to its right-hand side, lies along a
         # row: lengths in the inner product of P⁻¹ are close enough for that.
@@ -291,7 +292,7 @@ def _inverse_of(energies: np.ndarray, directions: tf.Tensor) -> np.ndarray:
     _NegativeCurvature
         If it is not positive definite.
     """
-    values, vectors = np.linalg.eigh((energies + energies.T) / 2)
+    values, vectors = eigenpairs((energies + energies.T) / 2)
     if values[0] > 0:
         return (vectors / values) @ vectors.T
     worst = tf.linalg.matvec(directions, tf.constant(vectors[:, 0], directions.dtype), True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ..errors import CurvatureWarning
-from .eigen import eigenpairs
+from .eigen import eigenpairs, eigenvalues
 from .lanczos import extreme_eigenvalues
 from .linear_operator import DenseOperator
 from .orthogonal import rounding
@@ -19,6 +20,9 @@ ROUNDINGS = 4
 Measured on last layers and small networks, the rounding of a curvature whose batches are computed
 in float32 moves eigenvalues that should be zero by 0.3 of such an error at most.
 """
+
+DIRECT = 1024
+"""Up to this width, all eigenvalues of a matrix take less than some products with it one by one."""
 
 LOST_SHARE = 0.01
 """Above this share of ``vᵀ H⁻¹ v`` it is said that directions are left out."""
@@ -44,7 +48,10 @@ def rounding_cutoff(measured: np.ndarray, dtype: tf.DType) -> float:
     """
     if not measured.any():
         return 0.0
-    extremes = extreme_eigenvalues(DenseOperator(measured), seed=0)
+    if len(measured) <= DIRECT:
+        extremes: Any = eigenvalues(measured)
+    else:
+        extremes = extreme_eigenvalues(DenseOperator(measured), seed=0)
     return ROUNDINGS * rounding(dtype) * float(np.abs(extremes).max())
 
 
@@ -200,4 +207,4 @@ class DenseInverse:
 def _squares_along(parts: np.ndarray) -> np.ndarray:
     """Return the sums of squares of rows ``(b, k)`` along their principal axes."""
     gram = parts @ parts.T if len(parts) < parts.shape[1] else parts.T @ parts
-    return np.maximum(np.linalg.eigvalsh(gram), 0.0)
+    return np.maximum(eigenvalues(gram), 0.0)

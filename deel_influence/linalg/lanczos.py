@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from .checks import check_count, check_products
-from .eigen import eigenpairs
+from .eigen import eigenpairs, eigenvalues
 from .krylov import krylov_space
 from .linear_operator import LinearOperator
 from .orthogonal import combine, rounding
@@ -173,7 +173,7 @@ def preconditioned_extremes(
         check_products(np.asarray(diagonal[-1]), f"Lanczos step {step + 1}")
         coupling = norm if step else 0.0
         vector, previous = product - diagonal[-1] * vector - coupling * previous, vector
-    values = np.linalg.eigvalsh(_tridiagonal(np.array(diagonal), np.array(norms[1:])))
+    values = eigenvalues(_tridiagonal(np.array(diagonal), np.array(norms[1:])))
     return float(values[0]), float(values[-1])
 
 

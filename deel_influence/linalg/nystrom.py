@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from .checks import check_count, check_products
 from .eigen import eigenpairs
+from .eigen import eigenvalues as eigenvalues_of
 from .linear_operator import LinearOperator
 from .low_rank import LowRank
 from .orthogonal import combine, inner_products, orthonormal_rows, rounding
@@ -75,7 +76,7 @@ def nystrom(
     products = operator.apply(probes)
     core = inner_products(probes, products)
     check_products(core, "the products with random vectors")
-    eigenvalues = np.linalg.eigvalsh((core + core.T) / 2)
+    eigenvalues = eigenvalues_of((core + core.T) / 2)
     if eigenvalues[0] < -_tolerance(operator) * np.abs(eigenvalues).max():
         return _rayleigh_ritz(operator, products, rank)
     return NystromResult(_stable_form(probes, products, core, rank))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from .eigen import eigenpairs
+
 # Columns that are in float64 at a time, so that no copy of all the vectors is made.
 CHUNK = 1 << 16
 
@@ -62,7 +64,7 @@ def orthonormal_rows(rows: tf.Tensor) -> tf.Tensor:
     # Rounding in the rows themselves is eps * norm; the Gram matrix has the squared norms.
     cutoff = (10 * rounding(rows.dtype)) ** 2
     for _ in range(2):
-        squares, vectors = np.linalg.eigh(inner_products(rows, rows))
+        squares, vectors = eigenpairs(inner_products(rows, rows))
         kept = squares > max(cutoff, 10 * rounding(tf.float64)) * squares.max(initial=0.0)
         rows = combine(vectors[:, kept].T / np.sqrt(squares[kept])[:, None], rows)
     return rows

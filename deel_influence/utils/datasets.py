@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..errors import (
 from ..types import Batch, IdFunction
 from .digests import example_digests
 from .example_ids import CONTENT, ContentIds, as_ids, check_id_fn, ids_of, numbers_of
+from .memory import bytes_of
 from .reasons import readable, reading
 from .tensors import dense_dataset, described
 
@@ -36,12 +37,15 @@ class Item:
         As the dataset yielded it.
     features
         What the frozen part of the model gives for it, where that was computed.
+    parts
+        The batches that it was joined of, if it was.
     """
 
     index: int
     ids: np.ndarray
     batch: Batch
     features: tuple[tf.Tensor, ...] = ()
+    parts: tuple[Item, ...] = ()
 
     @property
     def size(self) -> int:
@@ -52,6 +56,45 @@ class Item:
     def numbers(self) -> np.ndarray:
         """An integer for each example that depends on its id alone, int64, shape ``(b,)``."""
         return numbers_of(self.ids)
+
+    @property
+    def form(self) -> tuple:
+        """The shapes of an example's tensors."""
+        return tuple(tuple(t.shape[1:]) for t in tf.nest.flatten((self.batch, self.features)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Item]) -> Item:
+        """Return the examples of several batches of one form, under the number of the first."""
+        if len(parts) == 1:
+            return parts[0]
+        nests = [(part.batch, part.features) for part in parts]
+        batch, features = tf.nest.map_structure(lambda *t: tf.concat(t, axis=0), *nests)
+        ids = np.concatenate([part.ids for part in parts])
+        return cls(parts[0].index, ids, batch, features, tuple(parts))
+
+
+def joined_items(items: Iterable[Item], num_examples: int, max_bytes: int) -> Iterator[Item]:
+    """Join batches of one form that follow each other, in order.
+
+    Parameters
+    ----------
+    items
+        The batches.
+    num_examples
+        From so many examples on, a batch is large enough.
+    max_bytes
+        So many bytes are enough too.
+    """
+    held: list[Item] = []
+    count, size = 0, 0
+    for item in items:
+        if held and (held[0].form != item.form or count >= num_examples or size >= max_bytes):
+            yield Item.joined(held)
+            held, count, size = [], 0, 0
+        held.append(item)
+        count, size = count + item.size, size + bytes_of(item.batch)
+    if held:
+        yield Item.joined(held)
 
 
 def check_dataset(dataset: Any, argument: str = "dataset", input_rank: int | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,6 +51,16 @@ def run(
         check_finite_inputs(item)
         _check_finite(values, item, axis)
     return values
+
+
+def named_by_part(compute: Callable[[Item], Any], item: Item) -> Any:
+    """Compute a batch; an error of one that was joined is that of the part that it comes from."""
+    try:
+        return compute(item)
+    except (BatchError, NonFiniteError):
+        for part in item.parts:
+            compute(part)
+        raise
 
 
 def call(kernel: Kernel, item: Item, arguments: tuple, device: str | None = None) -> Any:

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
+import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from deel_influence.calculators import BaseInfluenceCalculator
+from deel_influence.errors import DeelInfluenceError, NonFiniteError
+from deel_influence.gradients import passes
+from deel_influence.gradients.engine import GradientEngine
+from deel_influence.ihvp import EKFACIHVP
 from deel_influence.influence import FirstOrderInfluenceCalculator
+from deel_influence.model import BaseInfluenceModel, InfluenceModel
 from deel_influence.trac_in import GradientDot, TracIn
 from deel_influence.trak import TRAK
 from deel_influence.utils.kernels import Kernel
+from tests.calculators.test_contract import arrays
 from tests.calculators.test_passes import Counted
 from tests.calculators.test_values import model
 
@@ -73,7 +81,8 @@ def reads(monkeypatch) -> list[str]:
 
 @pytest.mark.parametrize("call", READS)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_batch_is_waited_for_once(method, call, reads):
+def test_a_batch_is_waited_for_once(method, call, reads, monkeypatch):
+    monkeypatch.setattr(passes, "JOINED_EXAMPLES", 0)
     calculator = made(method)
     counts = []
     for train in (SHORT, SHORT, LONG, LONG):  # each once before, when its order is looked at
@@ -82,6 +91,18 @@ def test_a_batch_is_waited_for_once(method, call, reads):
         counts.append(len(reads))
     by_content = method == "trak"  # which of the examples its fit has seen
     assert counts[3] - counts[1] == (READS[call] + by_content) * MORE
+
+
+@pytest.mark.parametrize("call", ["influence_matrix", "find_top_k"])
+@pytest.mark.parametrize("method", METHODS)
+def test_batches_that_can_be_joined_are_waited_for_together(method, call, reads):
+    calculator = made(method)
+    counts = []
+    for train in (SHORT, SHORT, LONG, LONG):
+        reads.clear()
+        work(calculator, call, train.dataset)
+        counts.append(len(reads))
+    assert counts[3] == counts[1]
 
 
 @pytest.mark.parametrize("call", TRACES)
@@ -105,3 +126,47 @@ def test_the_data_are_opened_once(method, call):
     work(calculator, call, LONG.dataset)
     opened = LONG.opened - before[0], QUERIES.opened - before[1]
     assert opened == (1, TRACES[call] - 1)
+
+
+def test_a_fit_reads_no_more_numbers_of_more_batches_that_can_be_joined(reads):
+    wrapped, counts = model(), []
+    for train in (SHORT, SHORT, LONG):  # the first settles how gradients are found
+        reads.clear()
+        EKFACIHVP(wrapped, train.dataset, damping=0.1, seed=0, verbose=0)
+        counts.append(len(reads))
+    assert GradientEngine.of(wrapped).plan.is_flat
+    assert counts[2] == counts[1]
+
+
+def test_what_is_wrong_with_a_batch_that_was_joined_is_told_of_that_batch():
+    x, y = arrays(24, 0)
+    x[18] = np.nan
+    spoilt = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    with pytest.raises(NonFiniteError, match=r"batch 4 .* first for example 18"):
+        EKFACIHVP(model(), spoilt, damping=0.1, seed=0, verbose=0)
+    y[18], x[18] = 99, 0.0
+    spoilt = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    with pytest.raises(DeelInfluenceError, match=r"[Bb]atch 4 .*16 to 19"):
+        EKFACIHVP(model(), spoilt, damping=0.1, seed=0, fisher="empirical", verbose=0)
+
+
+def test_networks_whose_layers_give_more_than_a_vector_are_not_flat():
+    layers = keras.layers
+    image = keras.Sequential(
+        [keras.Input((4, 4, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(3)]
+    )
+    dense = keras.Sequential([keras.Input((4,)), layers.Dense(5, "relu"), layers.Dense(3)])
+    x = np.random.default_rng(0).normal(size=(6, 4, 4, 1)).astype("float32")
+    y = np.arange(6) % 3
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    flat = {}
+    for name, kind, net, inputs in (
+        ("dense", BaseInfluenceModel, dense, x[:, :, 0, 0]),
+        ("last layer", InfluenceModel, dense, x[:, :, 0, 0]),
+        ("image", BaseInfluenceModel, image, x),
+        ("last of image", InfluenceModel, image, x),
+    ):
+        engine = GradientEngine(kind(net, loss_function=loss))
+        engine.prepare((tf.constant(inputs), tf.constant(y)))
+        flat[name] = engine.plan.is_flat
+    assert flat == {"dense": True, "last layer": True, "image": False, "last of image": False}
