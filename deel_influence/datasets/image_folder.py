@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ..errors import DataSourceError
 from ..utils.example_ids import with_names
-from .source import DataSource, batched
+from .source import DataSource, Rows, batched
 
 ImageShape: TypeAlias = tuple[int | None, int | None, int | None]
 """``(height, width, channels)``; None is filled in from the first image."""
@@ -67,17 +67,23 @@ def load_image_folder(
     labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files])
     shape = _complete_shape(image_shape, paths[0])
     names = [str(path) for path in paths]
-    dataset = tf.data.Dataset.from_tensor_slices((names, labels)).map(
-        lambda name, label: (_read_image(name, shape), label), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    in_batches = batched(dataset, batch_size)
-    with_names(in_batches, find_unreadable=lambda: unreadable_among(names))
+
+    def images(first: int, last: int) -> tf.data.Dataset:
+        slices = tf.data.Dataset.from_tensor_slices((names[first:last], labels[first:last]))
+        decoded = slices.map(
+            lambda name, label: (_read_image(name, shape), label),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        found = batched(decoded, batch_size)
+        return with_names(found, find_unreadable=lambda: unreadable_among(names[first:last]))
+
     return DataSource(
         name=folder.name,
-        dataset=in_batches,
+        dataset=images(0, len(names)),
         ids=np.array([path.relative_to(folder).as_posix() for path in paths]),
         class_names=class_names,
         file_names=tuple(names),
+        rows=Rows(len(names), batch_size, images),
     )
 
 

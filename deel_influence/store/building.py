@@ -13,7 +13,7 @@ import numpy as np
 from ..calculators.base import BaseInfluenceCalculator
 from ..errors import DataSourceError
 from ..gradients.passes import Pass
-from ..linalg.checks import check_count
+from ..linalg.checks import check_count, check_shard
 from ..types import Data, IdFunction
 from ..utils.datasets import Item
 from ..utils.digests import example_digests
@@ -83,7 +83,7 @@ def build_index(
     if dtype not in DTYPES:
         message = f"Argument `dtype` must be one of {sorted(DTYPES)}. Received: {dtype!r}."
         raise ValueError(message)
-    place = _checked_place(shard, num_shards)
+    place = check_shard(shard, num_shards)
     if part_size is not None:
         check_count("part_size", part_size)
     data = Pass(train_set, "train_set", "Index", id_fn, device, verbose)
@@ -245,17 +245,6 @@ def _kept(vectors: np.ndarray, scores: np.ndarray | None, dtype: str) -> dict[st
     units = vectors / np.where(lengths > 0, lengths, 1)[:, None]
     found = {"vectors": units.astype(DTYPES[dtype]), "lengths": lengths.astype(np.float32)}
     return found if scores is None else {**found, "scores": scores.astype(np.float32)}
-
-
-def _checked_place(shard: int, num_shards: int) -> tuple[int, int]:
-    check_count("num_shards", num_shards)
-    if check_count("shard", shard, 0) >= num_shards:
-        message = (
-            f"Argument `shard` must be below `num_shards`, counting from 0. Received: {shard} of "
-            f"{num_shards}."
-        )
-        raise ValueError(message)
-    return shard, num_shards
 
 
 def _checked_folder(folder: Path) -> Path:
