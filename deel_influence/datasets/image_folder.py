@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -85,6 +85,14 @@ def load_image_folder(
         file_names=tuple(names),
         rows=Rows(len(names), batch_size, images),
     )
+
+
+def shape_taken_by(model: Any) -> ImageShape | None:
+    """Return the ``(height, width, channels)`` that ``model`` takes, or None if it takes others."""
+    shape = getattr(model, "input_shape", None)
+    if isinstance(shape, tuple) and len(shape) == 4 and shape[-1] in (1, 3, 4):
+        return shape[1:]
+    return None
 
 
 def unreadable_among(file_names: Iterable[str]) -> DataSourceError | None:

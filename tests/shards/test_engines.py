@@ -1,0 +1,82 @@
+"""Engines with workers of their own give the same bytes, also where one of them is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from distributed import Client, LocalCluster
+
+from deel_influence.errors import ShardError
+from deel_influence.shards import build_index_in_shards, fit_in_shards, score_in_shards, split
+from tests.shards import program
+from tests.shards.program import BATCH
+
+
+@pytest.fixture(scope="module")
+def client():
+    cluster = LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    with cluster, Client(cluster) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def model():
+    return program.wrapped()
+
+
+@pytest.fixture(scope="module")
+def calculator(model):
+    return program.calculator(model)
+
+
+def test_two_workers_of_dask_one_of_which_is_killed_give_the_same_bytes(
+    client, calculator, tmp_path
+):
+    expected = calculator.score(program.train_set(), verbose=0)
+    shards = program.slow_shards(tmp_path, 6, pause=0.3)
+    found = []
+    run = threading.Thread(target=lambda: found.append(score_in_shards(calculator, shards, client)))
+    run.start()
+    workers = set(client.run(os.getpid).values())
+    assert len(workers) == 2
+    while not list(tmp_path.glob("2-*")):  # the third shard is being computed
+        assert run.is_alive()
+        time.sleep(0.01)
+    (mark,) = tmp_path.glob("2-*")
+    killed = int(mark.name.partition("-")[2])
+    assert killed in workers
+    os.kill(killed, signal.SIGKILL)
+    run.join()
+    assert found[0].ids.tobytes() == expected.ids.tobytes()
+    assert found[0].values.tobytes() == expected.values.tobytes()
+    others = {int(mark.name.partition("-")[2]) for mark in tmp_path.glob("2-*")} - {killed}
+    assert others != set()  # it was computed again
+
+
+def test_an_index_and_a_fit_of_dask_are_those_of_one_process(client, calculator, model, tmp_path):
+    shards = split(program.arrays(), 3, BATCH)
+    build_index_in_shards(calculator, shards, tmp_path / "dask", client, part_size=8)
+    build_index_in_shards(calculator, shards, tmp_path / "here", part_size=8)
+    files = [
+        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}
+        for name in ("dask", "here")
+    ]
+    assert len(files[0]) == 1 + 9
+    assert files[0] == files[1]
+    settings = {"damping": 0.1, "seed": 0}
+    paths = [
+        fit_in_shards("ekfac", model, shards, executor, **settings).save(tmp_path / name)
+        for name, executor in (("dask.npz", client), ("here.npz", None))
+    ]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_data_that_cannot_be_sent_are_told_of(client, calculator):
+    with pytest.raises(ShardError, match="pass data as arrays, paths or functions"):
+        score_in_shards(calculator, split(program.train_set(), 2), client, retries=0)
