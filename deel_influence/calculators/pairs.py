@@ -136,8 +136,13 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
         for item, rows in self._computed(queries, self._asking_vectors, axis=0):
             yield item, rows.numpy()
 
+    @property
+    def has_products(self) -> bool:
+        """Whether scores are products of vectors, which an index can keep."""
+        return type(self)._pairwise is PairCalculator._pairwise
+
     def _check_products(self) -> None:
-        if type(self)._pairwise is PairCalculator._pairwise:
+        if self.has_products:
             return
         message = (
             "Argument `calculator` must score pairs by products of vectors, for an index to keep "

@@ -2,6 +2,7 @@
 
 from .data import Shard, split
 from .jobs import build_index_in_shards, fit_in_shards, score_in_shards
+from .merging import merge_files
 from .running import run_tasks
 from .sending import SavedCalculator
 from .tasks import IndexTask, ScoreTask, ShardTask, SumsTask
@@ -15,6 +16,7 @@ __all__ = [
     "SumsTask",
     "build_index_in_shards",
     "fit_in_shards",
+    "merge_files",
     "run_tasks",
     "score_in_shards",
     "split",

@@ -123,7 +123,7 @@ class ScoreTask(CalculatorTask):
 
     def _computed(self, data: tf.data.Dataset) -> Scores:
         calculator = self.calculator(data)
-        if not calculator.scores_each_alone:
+        if self.total > 1 and not calculator.scores_each_alone:
             message = (
                 "Argument `calculator` must be one that scores each example on its own. Received: "
                 f"{type(calculator).__name__}, whose scores depend on all that are scored "

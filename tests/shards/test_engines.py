@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -16,13 +18,24 @@ from tests.shards import program
 from tests.shards.program import BATCH
 
 
+def worker(address: str) -> subprocess.Popen:
+    """Start a worker as on a cluster; nothing starts it again when it is killed."""
+    options = ["--no-nanny", "--nthreads", "1", "--no-dashboard"]
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, *options]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
 @pytest.fixture(scope="module")
 def client():
-    cluster = LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-    )
+    cluster = LocalCluster(n_workers=0, dashboard_address=None)
     with cluster, Client(cluster) as client:
+        workers = [worker(cluster.scheduler_address) for _ in range(2)]
+        client.wait_for_workers(2)
         yield client
+        for process in workers:
+            process.terminate()
+            process.wait()
 
 
 @pytest.fixture(scope="module")
