@@ -8,7 +8,7 @@ from typing import Any
 from .errors import MissingExtraError
 
 # Packages whose name is not that of their module.
-_PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
+_PACKAGES = {"PIL": "pillow", "apache_beam": "apache-beam", "sklearn": "scikit-learn"}
 
 
 def require(module_name: str, extra: str, needed_by: str) -> Any:

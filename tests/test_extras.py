@@ -41,7 +41,7 @@ MISSING = [
     (EVALUATE, "pillow", "evaluation"),
     (EVALUATE, "scipy", "evaluation"),
 ]
-MODULES = {"scikit-learn": "sklearn", "pillow": "PIL"}
+MODULES = {"scikit-learn": "sklearn", "pillow": "PIL", "apache-beam": "apache_beam"}
 
 
 @pytest.mark.parametrize(("arguments", "package", "extra"), MISSING)
