@@ -2,7 +2,8 @@
 
 Run ``python benchmarks/kills.py [--kills N] [--only RUN...] [--out FILE]``. Each long run (scores,
 an index, the sums of a fit, all in shards) is started in a process that is killed by SIGKILL after
-a random time, and started again in the same folder until it ends; then from the beginning, until it
+a random time, or a random time after it wrote a random number of files, and started again in the
+same folder until it ends; then from the beginning, until it
 was killed N times. Writes JSON with the environment: how often it was killed, before it had begun
 to write and after, how many folders it finished, and in how many of these a file or the result was
 another than that of a run that nobody killed.
@@ -33,6 +34,7 @@ from deel_influence.utils import with_ids
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
 N, BATCH, SHARDS, PART = 2_400, 10, 12, 40
+LATEST = 0.6  # of a run's seconds, because what is left of it takes less
 PAUSE = 0.01  # before each batch, so that a run takes seconds and a kill falls anywhere in it
 
 
@@ -63,9 +65,9 @@ def wrapped() -> BaseInfluenceModel:
 
 
 def calculator() -> FirstOrderInfluenceCalculator:
-    """Return a calculator that is fitted on the training set."""
-    fast = tf.data.Dataset.from_tensor_slices(arrays()).batch(200)
-    return FirstOrderInfluenceCalculator(wrapped(), fast, "logra", seed=0)
+    """Return a calculator that takes no time to make."""
+    fast = tf.data.Dataset.from_tensor_slices(arrays()).batch(BATCH)
+    return FirstOrderInfluenceCalculator(wrapped(), fast, "identity")
 
 
 def shards() -> list[Shard]:
@@ -134,13 +136,16 @@ def killed(name: str, kills: int, place: Path) -> dict[str, Any]:
         folder = place / f"folder-{counts['finished']}"
         folder.mkdir(exist_ok=True)
         child = started(run, folder, place / "found")
-        limit = draws.uniform(0, seconds) if counts["kills"] < kills else float("inf")
-        end, status = waited_for(child, limit)
+        # Without a file, at any moment, most of which are spent on starting.
+        more = draws.integers(0, len(files) // 6 + 1) if counts["kills"] < kills else 2 * len(files)
+        delay = draws.uniform(0, PAUSE * N / BATCH / SHARDS if more else LATEST * seconds)
+        end, status = waited_for(child, folder, more, delay)
         if not end:
             there = len(files_of(folder))
             counts["kills"] += 1
             counts["kills before the first file"] += there == 0
             moments.append(there)
+            print(f"{name}: {counts['kills']} kills, {there} of {len(files)} files", flush=True)
             continue
         same = not status and (place / "found").read_bytes() == expected
         counts["differences"] += not (same and files_of(folder) == files)
@@ -148,13 +153,20 @@ def killed(name: str, kills: int, place: Path) -> dict[str, Any]:
     return {**counts, "files": len(files), "files at the kills": moments, "seconds": seconds}
 
 
-def waited_for(child: int, limit: float) -> tuple[bool, int]:
-    """Wait for a process, and kill it after a time; tell whether it ended by itself, and how."""
-    start = time.perf_counter()
-    while time.perf_counter() - start < limit:
+def waited_for(child: int, folder: Path, more: int, delay: float) -> tuple[bool, int]:
+    """Wait for a process, and kill it a while after so many more files are there.
+
+    Returns
+    -------
+    Whether it ended by itself, and how.
+    """
+    there, kill_at = len(list(folder.glob("*.npz"))), float("inf")
+    while time.perf_counter() < kill_at:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return True, status
+        if kill_at == float("inf") and len(list(folder.glob("*.npz"))) - there >= more:
+            kill_at = time.perf_counter() + delay
         time.sleep(0.002)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)

@@ -49,11 +49,19 @@ def run_tasks(
     ------
     ShardError
         If a task does not come to its end.
+    TypeError
+        If the executor has no ``submit``.
     """
     check_count("retries", retries, 0)
     if executor is None:
         yield from (task.run() for task in tasks)
         return
+    if not callable(getattr(executor, "submit", None)):
+        message = (
+            "Argument `executor` must have `submit(function, *arguments)`. Received: "
+            f"{type(executor).__name__}. Pass a ProcessPoolExecutor, or a Client of Dask."
+        )
+        raise TypeError(message)
     futures: list[Any] = []
     try:
         for task in tasks:
@@ -90,12 +98,13 @@ class _Failed:
 def _result(
     executor: Executor, task: ShardTask, futures: list[Any], number: int, retries: int
 ) -> Any:
-    for _ in range(retries + 1):
+    for attempt in range(retries + 1):
+        if attempt:
+            futures[number] = _submitted(executor, task)
         try:
             part, error, text = futures[number].result()
         except Exception as lost:  # noqa: BLE001 - the task's own errors are results
             failure = lost
-            futures[number] = _submitted(executor, task)
             continue
         if error is not None:
             raise error from WorkerTraceback(text)

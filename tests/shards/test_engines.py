@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from distributed import Client, LocalCluster
@@ -93,3 +95,32 @@ def test_an_index_and_a_fit_of_dask_are_those_of_one_process(client, calculator,
 def test_data_that_cannot_be_sent_are_told_of(client, calculator):
     with pytest.raises(ShardError, match="pass data as arrays, paths or functions"):
         score_in_shards(calculator, split(program.train_set(), 2), client, retries=0)
+
+
+def test_a_pool_that_loses_a_worker_says_so_and_another_goes_on(calculator, tmp_path):
+    marks, kept = tmp_path / "marks", tmp_path / "kept"
+    marks.mkdir()
+    expected = calculator.score(program.train_set(), verbose=0)
+    shards = program.slow_shards(marks, 6, pause=0.3)
+    spawn = multiprocessing.get_context("spawn")
+
+    def kill_a_worker() -> None:
+        while not list(marks.glob("2-*")):
+            time.sleep(0.01)
+        (mark,) = marks.glob("2-*")
+        os.kill(int(mark.name.partition("-")[2]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_a_worker)
+    killer.start()
+    with (
+        ProcessPoolExecutor(2, mp_context=spawn) as pool,
+        pytest.raises(ShardError, match="ProcessPoolExecutor, which lost task.*BrokenProcessPool"),
+    ):
+        score_in_shards(calculator, shards, pool, kept)
+    killer.join()
+    left = {file.name for file in kept.iterdir() if file.is_file()}
+    assert 0 < len(left) < len(shards)
+    with ProcessPoolExecutor(2, mp_context=spawn) as pool:
+        found = score_in_shards(calculator, shards, pool, kept)
+    assert found.values.tobytes() == expected.values.tobytes()
+    assert left < {file.name for file in kept.iterdir()}

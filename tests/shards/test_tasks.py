@@ -216,6 +216,8 @@ def test_other_strategies_and_odd_numbers_are_refused(model):
         fit_in_shards(NystromIHVP, model, split(program.arrays(), 2, BATCH))
     with pytest.raises(ValueError, match="^Argument `retries` must be a whole number"):
         list(run_tasks([], None, -1))
+    with pytest.raises(TypeError, match="^Argument `executor` must have `submit"):
+        list(run_tasks([], "dask"))
 
 
 def test_scores_that_are_all_zero_are_told_of_once(model):
