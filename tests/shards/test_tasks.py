@@ -90,6 +90,9 @@ def test_a_calculator_is_sent_by_its_file(calculator, model, tmp_path):
     found = score_in_shards(saved, split(program.arrays(), 3, BATCH))
     expected = calculator.score(program.train_set(), verbose=0)
     np.testing.assert_array_equal(found.values, expected.values)
+    index = build_index_in_shards(saved, split(program.arrays(), 2, BATCH), tmp_path / "index")
+    np.testing.assert_allclose(index.self_scores().values, expected.values, rtol=1e-6)
+    assert index.calculator is None
 
 
 def test_finished_shards_are_read_and_others_computed_anew(calculator, tmp_path, monkeypatch):
