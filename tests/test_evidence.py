@@ -34,9 +34,8 @@ def results(pages: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def evidence(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def evidence() -> ModuleType:
     """What the reproductions share."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS / "reproductions"))
     return importlib.import_module("evidence")
 
 
@@ -162,7 +161,6 @@ def test_cifar_is_read_from_tensorflow_datasets(evidence, monkeypatch):
 def test_an_experiment_without_its_data_is_skipped_and_has_not_failed(
     script, end, monkeypatch, tmp_path
 ):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     reproduce = importlib.import_module("reproduce")
     monkeypatch.setattr(reproduce, "SCRIPTS", tmp_path)
     (tmp_path / "some.py").write_text(script)

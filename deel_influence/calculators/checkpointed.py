@@ -101,7 +101,7 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
         count = self.checkpoints.count
         own = [tf.split(argument, count, axis=1) for argument in arguments]
         width = self._vector_size * count if axis == 0 else max([2, *map(len, arguments)])
-        join = _side_by_side if axis == 0 else _added
+        join = _side_by_side if axis == 0 else added
 
         def compute(t: int, item: Item) -> tf.Tensor:
             given = tuple(parts[t] for parts in own)
@@ -173,7 +173,8 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
             yield held
 
 
-def _added(passes: Iterator[list[tf.Tensor]]) -> list[tf.Tensor]:
+def added(passes: Iterator[list[tf.Tensor]]) -> list[tf.Tensor]:
+    """Return the sum over checkpoints of what each gave for the items of a block."""
     totals = next(passes)
     for values in passes:
         totals = [total + value for total, value in zip(totals, values, strict=True)]

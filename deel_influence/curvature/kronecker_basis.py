@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -103,6 +103,12 @@ class EigenbasisCurvature:
     def solve(self, vectors: tf.Tensor) -> tf.Tensor:
         """Return ``H⁻¹ v`` for every row of vectors ``(k, p)``."""
         return self._apply(vectors, [block.inverse for block in self._damped])
+
+    def of_function(
+        self, function: Callable[[tf.Tensor], tf.Tensor], vectors: tf.Tensor
+    ) -> tf.Tensor:
+        """Return ``f(H) v`` for every row of vectors ``(k, p)``, f of the damped eigenvalues."""
+        return self._apply(vectors, [function(block.values) for block in self._damped])
 
     def coordinates(self, gradients: BatchGradients) -> list[tf.Tensor]:
         """Return ``Uᵀ g_i``, for each block a tensor ``(b, r, s)`` or ``(b, q)``."""

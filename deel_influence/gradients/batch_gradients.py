@@ -61,7 +61,7 @@ class BatchGradients:
     ) -> None:
         self.losses = losses
         self.blocks = tuple(blocks)
-        self._layout = layout
+        self.layout = layout
 
     def squared_norms(self) -> tf.Tensor:
         """Return ``‖g_i‖²``, shape ``(b,)``."""
@@ -74,14 +74,14 @@ class BatchGradients:
 
     def dot(self, vectors: tf.Tensor) -> tf.Tensor:
         """Return ``g_iᵀ v_j`` for vectors ``(k, p)``, shape ``(b, k)``."""
-        if vectors.shape.rank != 2 or vectors.shape[1] not in (None, self._layout.size):
+        if vectors.shape.rank != 2 or vectors.shape[1] not in (None, self.layout.size):
             message = (
-                f"Argument `vectors` must have shape (k, {self._layout.size}). Received: shape "
+                f"Argument `vectors` must have shape (k, {self.layout.size}). Received: shape "
                 f"{vectors.shape}."
             )
             raise ValueError(message)
         products = [
-            placed.block.dot(take_columns(vectors, placed.parts, self._layout))
+            placed.block.dot(take_columns(vectors, placed.parts, self.layout))
             for placed in self.blocks
         ]
         return tf.add_n(products)
@@ -91,10 +91,10 @@ class BatchGradients:
 
         The layers are those of `ParameterLayout.blocks`, in order.
         """
-        terms: list[list[tf.Tensor]] = [[] for _ in self._layout.blocks]
+        terms: list[list[tf.Tensor]] = [[] for _ in self.layout.blocks]
         for placed in self.blocks:
-            columns = take_columns(vectors, placed.parts, self._layout)
-            layer = self._layout.layer_of(placed.parts[0])
+            columns = take_columns(vectors, placed.parts, self.layout)
+            layer = self.layout.layer_of(placed.parts[0])
             terms[layer].append(placed.block.dot(columns))
         return tf.stack([tf.add_n(products) for products in terms])
 
@@ -108,12 +108,12 @@ class BatchGradients:
         """
         total, known = None, None
         for placed in self.blocks:
-            columns = take_columns(vectors, placed.parts, self._layout)
+            columns = take_columns(vectors, placed.parts, self.layout)
             terms = placed.block.position_dots(columns)
             positions = None if terms is None else terms.shape[1]
             # An embedding may not tell its number of positions before it runs.
             if terms is None or None not in (positions, known) and positions != known:
-                layer = self._layout.blocks[self._layout.layer_of(placed.parts[0])].name
+                layer = self.layout.blocks[self.layout.layer_of(placed.parts[0])].name
                 message = (
                     "Scores of positions need watched layers that see every position of a "
                     f"sequence once. Received: {layer!r} with {positions or 'no'} positions"
@@ -151,7 +151,7 @@ class BatchGradients:
     def _assemble(self, rows_of: Callable[[GradientBlock], tf.Tensor]) -> tf.Tensor:
         """Join the rows ``(·, q)`` of all blocks in the order of the parameter vector."""
         rows = [(placed.parts, rows_of(placed.block)) for placed in self.blocks]
-        return join_columns(rows, self._layout)
+        return join_columns(rows, self.layout)
 
 
 class RotatedGradients:

@@ -17,6 +17,7 @@ from ..curvature.kronecker_low_rank import LowRankQueries
 from ..curvature.kronecker_passes import FISHERS, FisherPass
 from ..gradients.batch_gradients import BatchGradients
 from ..gradients.passes import Pass
+from ..linalg.checks import check_choice
 from ..model.influence_model import BaseInfluenceModel
 from ..model.parameters import ParameterLayout
 from ..types import Data
@@ -59,8 +60,8 @@ class KroneckerIHVP(InverseHessianVectorProduct):
         verbose: str | int = "auto",
     ) -> None:
         config = settings_in(locals())
-        _check_choice("fisher", fisher, FISHERS)
-        _check_choice("approximation", approximation, APPROXIMATIONS)
+        check_choice("fisher", fisher, FISHERS)
+        check_choice("approximation", approximation, APPROXIMATIONS)
         check_verbose(verbose)
         config["query_rank"] = _checked_rank(query_rank)
         super().__init__(model, train_dataset, config)
@@ -71,7 +72,7 @@ class KroneckerIHVP(InverseHessianVectorProduct):
         passes = FisherPass(self.engine, dataset, fisher, drawn, verbose)
         blocks = self._fit(passes, approximation)
         self._note_size(passes.num_examples)
-        values = _damping_of_blocks(checked, blocks, model.layout)
+        values = damping_of_blocks(checked, blocks, model.layout)
         largest = max(float(block.values.max(initial=0.0)) for block in blocks)
         check_curved(largest, type(self).__name__, bool(values.all()))
         self.curvature = EigenbasisCurvature(model.layout, blocks, values, model.dtype)
@@ -171,7 +172,7 @@ class KroneckerIHVP(InverseHessianVectorProduct):
         return LowRankQueries(self.curvature, self.query_rank, self.config.get("seed") or 0)
 
 
-def _damping_of_blocks(
+def damping_of_blocks(
     damping: float | str | tuple[float, ...],
     blocks: Sequence[EigenBlock],
     layout: ParameterLayout,
@@ -207,12 +208,6 @@ def _damping_of_blocks(
         )
         raise ValueError(message)
     return np.array([found.pop() for found in of_blocks])
-
-
-def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    if value not in choices:
-        message = f"Argument `{name}` must be one of {tuple(choices)}. Received: {value!r}."
-        raise ValueError(message)
 
 
 def _checked_rank(rank: Any) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,19 @@ def check_positive(name: str, value: Any) -> float:
         message = f"Argument `{name}` must be a finite number > 0. Received: {name}={value!r}."
         raise ValueError(message)
     return float(value)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Refuse what is none of the choices.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    if value not in choices:
+        message = f"Argument `{name}` must be one of {tuple(choices)}. Received: {value!r}."
+        raise ValueError(message)
 
 
 def as_rows(name: str, value: Any, operator: LinearOperator) -> tf.Tensor:

@@ -97,7 +97,7 @@ class TracIn(CheckpointedCalculator):
         measurement: Measurement = None,
     ) -> None:
         sources = _as_list(models)
-        self.learning_rates = _checked_rates(learning_rates, len(sources))
+        self.learning_rates = checked_rates(learning_rates, len(sources))
         self._live = [] if model is not None else _checked_live(sources)
         super().__init__(_checkpoints(sources, model, build), measurement)
         self._rate = tf.Variable(self.learning_rates[0], trainable=False, dtype=self.model.dtype)
@@ -240,7 +240,14 @@ def _checked_live(sources: Sequence[Any]) -> list[BaseInfluenceModel]:
     return list(sources)
 
 
-def _checked_rates(learning_rates: Any, count: int) -> list[float]:
+def checked_rates(learning_rates: Any, count: int) -> list[float]:
+    """Return a learning rate for each checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many, or one is no rate.
+    """
     single = np.ndim(learning_rates) == 0
     rates = [float(r) for r in ([learning_rates] * count if single else learning_rates)]
     if len(rates) != count:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,18 +15,9 @@ from scipy.stats import spearmanr
 
 from tests.reproductions.small_mnist import write_ten_classes
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproductions"
-
 
 @pytest.fixture(scope="module")
-def scripts() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        yield
-
-
-@pytest.fixture(scope="module")
-def script(scripts: None) -> ModuleType:
+def script() -> ModuleType:
     return importlib.import_module("dattri_mnist_lr")
 
 
@@ -110,7 +100,7 @@ def test_some_entries_are_run_again_and_the_rest_stays_as_it_was(
     assert f"`{again['command']}` on {again['environment']['date'][:10]}, " in text
 
 
-def test_entries_that_are_not_there_are_not_run_again(scripts, script):
+def test_entries_that_are_not_there_are_not_run_again(script):
     again = importlib.import_module("dattri_again")
     with pytest.raises(ValueError, match=r"Received: 'lost', which matches none of ekfac, "):
         again.entries_like(script.SETTINGS["smoke"], "lost")
@@ -130,14 +120,14 @@ def comparison_of(settings: dict[str, Any], data_dir: Path) -> Any:
     return comparison
 
 
-def test_a_published_figure_without_an_entry_is_refused(scripts, script):
+def test_a_published_figure_without_an_entry_is_refused(script):
     report = importlib.import_module("dattri_report")
     published = {**script.PUBLISHED, "auc": {"loss": 0.9, "lost": 0.9}}
     with pytest.raises(ValueError, match="'auc'. Received: lost"):
         report.check_published(script.SETTINGS["full"], published)
 
 
-def test_figures_published_in_words_are_not_drawn(scripts):
+def test_figures_published_in_words_are_not_drawn():
     report = importlib.import_module("dattri_report")
     rows = {label: {"lds": 0.2, "interval": [0.1, 0.3]} for label in ("first", "second")}
     figure = report.draw("title", rows, {"first": "~0.98", "second": 0.5})
@@ -146,14 +136,14 @@ def test_figures_published_in_words_are_not_drawn(scripts):
     report.plt.close(figure)
 
 
-def test_the_notes_name_what_was_left_out_to_save_time(scripts, script):
+def test_the_notes_name_what_was_left_out_to_save_time(script):
     report = importlib.import_module("dattri_report")
     tried_once, not_asked = report.notes_of(script.SETTINGS["smoke"])
     assert tried_once.endswith(": ekfac, 2 checkpoints; trak-1.")
     assert "these methods: ekfac; trak. Other" in not_asked
 
 
-def test_a_tenth_of_the_labels_is_wrong_and_all_others_are_right(scripts, script, data_dir):
+def test_a_tenth_of_the_labels_is_wrong_and_all_others_are_right(script, data_dir):
     dattri = importlib.import_module("dattri")
     bench = dattri.Bench(script.SETTINGS["smoke"], str(data_dir), str(data_dir))
     differ = bench.labels(noise=1) != bench.y
@@ -163,7 +153,7 @@ def test_a_tenth_of_the_labels_is_wrong_and_all_others_are_right(scripts, script
     assert set(bench.labels(noise=1)) <= set(range(10))
 
 
-def test_each_half_has_a_seed_of_its_own(scripts):
+def test_each_half_has_a_seed_of_its_own():
     dattri = importlib.import_module("dattri")
     seeds = {
         dattri.own_seed(np.array(rows), seed)
@@ -174,7 +164,7 @@ def test_each_half_has_a_seed_of_its_own(scripts):
     assert dattri.own_seed(np.array([0, 1]), 0) == dattri.own_seed(np.array([0, 1], np.int32), 0)
 
 
-def test_sums_over_subsets_have_the_score_of_their_rank_correlations(scripts):
+def test_sums_over_subsets_have_the_score_of_their_rank_correlations():
     dattri = importlib.import_module("dattri")
     generator = np.random.default_rng(0)
     predictions, outputs = generator.normal(size=(2, 12, 3))
@@ -184,6 +174,6 @@ def test_sums_over_subsets_have_the_score_of_their_rank_correlations(scripts):
     assert interval[0] < interval[1]
 
 
-def test_the_best_of_some_numbers_is_no_nan(scripts):
+def test_the_best_of_some_numbers_is_no_nan():
     run = importlib.import_module("dattri_run")
     assert run.place_of_best([np.nan, 0.1, 0.3, -0.2]) == 2

@@ -12,12 +12,9 @@ import pytest
 
 from tests.reproductions.small_mnist import write_ten_classes
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproductions"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
+def script() -> ModuleType:
     return importlib.import_module("dattri_mnist_mlp")
 
 

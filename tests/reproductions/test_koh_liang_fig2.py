@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -12,12 +11,9 @@ import pytest
 
 from tests.reproductions.small_mnist import arguments, write_small_mnist
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproductions"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
+def script() -> ModuleType:
     return importlib.import_module("koh_liang_fig2")
 
 

@@ -11,12 +11,9 @@ import numpy as np
 import pytest
 from sklearn.metrics.pairwise import rbf_kernel
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproductions"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
+def script() -> ModuleType:
     return importlib.import_module("koh_liang_fig4")
 
 

@@ -15,13 +15,11 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproductions"
 layers = keras.layers
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
+def script() -> ModuleType:
     return importlib.import_module("koh_liang_fig5")
 
 
@@ -29,10 +27,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def trained_layer() -> Any:
     """A last layer on 12 examples of 3 features, at its minimum."""
     generator = np.random.default_rng(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        dogfish = importlib.import_module("koh_liang_dogfish")
-        return dogfish.LastLayer(generator.normal(size=(12, 3)), np.tile([1.0, -1.0], 6), 0.1)
+    dogfish = importlib.import_module("koh_liang_dogfish")
+    return dogfish.LastLayer(generator.normal(size=(12, 3)), np.tile([1.0, -1.0], 6), 0.1)
 
 
 @pytest.fixture

@@ -12,12 +12,9 @@ import pytest
 from scipy import sparse
 from scipy.special import expit
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproductions"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
+def script() -> ModuleType:
     return importlib.import_module("koh_liang_fig6")
 
 

@@ -10,13 +10,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproductions"
 NUM_TRAIN, NUM_TEST = 400, 60
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
+def script() -> ModuleType:
     return importlib.import_module("koh_liang_hospital")
 
 

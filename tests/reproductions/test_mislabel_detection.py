@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproductions"
 MEASURES = {"roc_auc", "average_precision", "recall at 10%", "recall at 20%"}
 
 
 @pytest.fixture
-def script(monkeypatch):
-    """The script, whose imports are those of its folder and of the one above."""
-    monkeypatch.syspath_prepend(str(FOLDER.parent))
-    monkeypatch.syspath_prepend(str(FOLDER))
+def script():
     return importlib.import_module("mislabel_detection")
 
 

@@ -11,14 +11,12 @@ from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproductions"
 TASKS = {f"root-{number}": {"number": number} for number in (4, 9, 16)}
 EXPECTED = {"root-4": {"root": 2.0}, "root-9": {"root": 3.0}, "root-16": {"root": 4.0}}
 
 
 @pytest.fixture
-def pieces(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
+def pieces() -> ModuleType:
     return importlib.import_module("pieces")
 
 

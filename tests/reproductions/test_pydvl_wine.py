@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_wine
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "reproductions"
-
 
 @pytest.fixture
-def script(monkeypatch):
-    """The script, whose imports are those of its folder and of the one above."""
-    monkeypatch.syspath_prepend(str(FOLDER.parent))
-    monkeypatch.syspath_prepend(str(FOLDER))
+def script():
     return importlib.import_module("pydvl_wine")
 
 
