@@ -30,6 +30,10 @@ FLOOR_TESTS := tests/model/test_keras_internals.py tests/gradients/test_engine.p
     tests/test_tfds_on_demand.py tests/utils/test_files.py tests/utils/test_records.py \
     tests/utils/test_digests.py tests/utils/test_lazy.py tests/store/test_index.py tests/calculators/test_portable.py
 
+# Apache Beam, which needs older protobuf and pyarrow, in an environment of its own.
+BEAM_VENV := .venv-beam
+BEAM := $(BEAM_VENV)/.installed
+
 # The other libraries that ours is measured beside, in an environment of their own.
 PEERS_VENV := .venv-peers
 PEERS := $(PEERS_VENV)/.installed
@@ -39,7 +43,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-wheel test-floor test-slow lint format types docs serve-docs \
+.PHONY: help install demo test test-wheel test-floor test-beam test-slow lint format types docs serve-docs \
 	tutorials bench bench-peers evidence evidence-full
 
 help:  ## list the targets
@@ -58,6 +62,9 @@ test-wheel: $(TESTS)  ## build sdist and wheel, install the wheel afresh, and ru
 
 test-floor: $(FLOOR)  ## run a short suite on the oldest TensorFlow and Keras
 	$(FLOOR_VENV)/bin/$(PYTEST) $(FLOOR_TESTS)
+
+test-beam: $(BEAM)  ## run the pipelines of Apache Beam on its local runner
+	$(BEAM_VENV)/bin/python -m pytest tests/shards/check_beam.py
 
 test-slow: $(TESTS)  ## run the slow tests: every model with every strategy, padding of all of them
 	$(BIN)/$(PYTEST) -m slow
@@ -124,6 +131,12 @@ $(FLOOR): $(REQUIREMENTS) $(FLOOR_VERSIONS)
 	@$(FLOOR_PYTHON) -m venv --clear $(FLOOR_VENV)
 	@$(FLOOR_VENV)/bin/$(PIP_INSTALL) --upgrade pip
 	@$(FLOOR_VENV)/bin/$(PIP_INSTALL) --constraint $(FLOOR_VERSIONS) --editable '.[all,tests]'
+	@touch $@
+
+$(BEAM): $(REQUIREMENTS) | $(BIN)/python
+	@echo "Installing Apache Beam into $(BEAM_VENV) (some minutes the first time)"
+	@$(PYTHON) -m venv --clear $(BEAM_VENV)
+	@$(BEAM_VENV)/bin/$(PIP_INSTALL) --editable '.[beam]' pytest
 	@touch $@
 
 $(PEERS): benchmarks/peers/requirements.txt | $(BIN)/python

@@ -91,6 +91,10 @@ class SavedCurvatureError(DataSourceError):
     """A fitted strategy on disk is missing, corrupt, or was fitted on another model."""
 
 
+class ShardError(DeelInfluenceError, RuntimeError):
+    """A shard of a long run was not computed; the message says why, and what is kept."""
+
+
 class MissingExtraError(DeelInfluenceError, ImportError):
     """An optional package is missing or cannot be used; the message says how to install it."""
 

@@ -8,7 +8,12 @@ from typing import Any
 from .errors import MissingExtraError
 
 # Packages whose name is not that of their module.
-_PACKAGES = {"PIL": "pillow", "faiss": "faiss-cpu", "sklearn": "scikit-learn"}
+_PACKAGES = {
+    "PIL": "pillow",
+    "apache_beam": "apache-beam",
+    "faiss": "faiss-cpu",
+    "sklearn": "scikit-learn",
+}
 
 
 def require(module_name: str, extra: str, needed_by: str) -> Any:

@@ -41,7 +41,12 @@ MISSING = [
     (EVALUATE, "pillow", "evaluation"),
     (EVALUATE, "scipy", "evaluation"),
 ]
-MODULES = {"scikit-learn": "sklearn", "pillow": "PIL", "faiss-cpu": "faiss"}
+MODULES = {
+    "scikit-learn": "sklearn",
+    "pillow": "PIL",
+    "faiss-cpu": "faiss",
+    "apache-beam": "apache_beam",
+}
 
 
 @pytest.mark.parametrize(("arguments", "package", "extra"), MISSING)

@@ -68,6 +68,8 @@ class KNNShapley(SelfInfluenceCalculator):
     answers = frozenset({SELF, PAIRS})
 
     _eager_hooks = frozenset({"_self_scores"})
+    scores_each_alone = False
+
     _needed_data = frozenset({"reference_set"})
 
     def __init__(

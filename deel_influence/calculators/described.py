@@ -20,6 +20,7 @@ from ..model.influence_model import BaseInfluenceModel
 from ..model.measurements import Measurement, measured_model
 from ..types import Data
 from ..utils.arguments import arguments_of, is_plain
+from ..utils.digests import settings_digest
 from ..utils.files import npz_path
 from ..utils.portable import Portable
 from ..utils.records import RecordKind
@@ -84,6 +85,25 @@ class Described(Portable):
         ]
         model = getattr(self, "model", None)  # which a constructor that fails has not set
         return f"<{type(self).__name__}({', '.join(settings)}) of {model!r}>"
+
+    def origin(self) -> str:
+        """Return a digest of what results depend on besides the data: class, model and settings.
+
+        Raises
+        ------
+        ValueError
+            If a setting is no number, text or list.
+        """
+        odd = [name for name in self._arguments if not self._is_restorable(name)]
+        if odd:
+            message = (
+                f"Argument `{odd[0]}` must be a number, text or list for results to be kept under "
+                f"a digest of the settings. Received: a {type(self).__name__} with a "
+                f"{type(self._arguments[odd[0]]).__name__}. Compute without a folder (`path=None`)."
+            )
+            raise ValueError(message)
+        settings = {n: v for n, v in self.get_config().items() if n != "ihvp_calculator"}
+        return settings_digest([_name_of(type(self)), model_fingerprint(self.model), settings])
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings that it was made with, by name, without models and data.

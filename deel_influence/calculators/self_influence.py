@@ -54,6 +54,9 @@ class SelfInfluenceCalculator(Described, Separable, ABC):
     _zeros_are_usual: ClassVar[bool] = True
     """Whether scores may all be zero and say so, as distances and products of features do."""
 
+    scores_each_alone: ClassVar[bool] = True
+    """Whether the score of an example does not depend on which others are scored with it."""
+
     def __init__(self, model: BaseInfluenceModel) -> None:
         check_influence_model(model)
         self.model = model
@@ -130,14 +133,24 @@ class SelfInfluenceCalculator(Described, Separable, ABC):
         scored = self.scored_batches(train_set, id_fn, device, verbose)
         parts = [(ids, scores.numpy()) for _, ids, scores in scored]
         values = np.concatenate([values for _, values in parts])
+        self.warn_of_zeros(values)
+        return Scores(np.concatenate([ids for ids, _ in parts]), values)
+
+    def warn_of_zeros(self, values: np.ndarray) -> None:
+        """Warn of scores ``(n,)`` of a whole training set that are all 0.
+
+        Warns
+        -----
+        NoGradientWarning
+            If they are, and that is not usual.
+        """
         if not np.any(values) and not self._zeros_are_usual:
             message = (
                 f"All {len(values)} scores of {type(self).__name__} are 0, so that they order "
                 "nothing: no example has a gradient. Check the loss and its `from_logits`, and "
                 "that the model does not fit its data exactly."
             )
-            warnings.warn(message, NoGradientWarning, stacklevel=2)
-        return Scores(np.concatenate([ids for ids, _ in parts]), values)
+            warnings.warn(message, NoGradientWarning, stacklevel=3)
 
     def scored_batches(
         self,

@@ -20,6 +20,9 @@ from .demo import demo
 from .errors import OneLineErrors
 from .evaluate import evaluate
 from .fit import fit
+from .index import index
+from .merge import merge
+from .score import score
 from .triage import triage
 
 INTERRUPTED = 130
@@ -59,6 +62,9 @@ def _show_help(
 
 app.command()(triage)
 app.command()(fit)
+app.command()(score)
+app.command()(index)
+app.command()(merge)
 app.command()(evaluate)
 app.command()(apply)
 app.command()(compare)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from ..model.influence_model import InfluenceModel
 from ..report.contents import Table
 from ..utils.memory import human_bytes
 from .settings import StrategySettings
+from .sharding import finish_fit
 from .strategies import damping_of, eigenvalues_of, fit_strategy
 from .tables import print_whole, rich_table, watched_rows
 
@@ -28,6 +30,7 @@ def fit_and_save(
     seed: int,
     progress: int | str,
     console: Console,
+    sums: Sequence[Path] = (),
 ) -> None:
     """Fit a strategy, write it to ``path``, and print what was fitted.
 
@@ -47,6 +50,8 @@ def fit_and_save(
         How to show progress, as in Keras.
     console
         Where to print.
+    sums
+        Files of the merged sums of all stages, of which the fit is made without the data.
 
     Raises
     ------
@@ -54,7 +59,10 @@ def fit_and_save(
         If the data cannot be read to their end.
     """
     start = time.perf_counter()
-    strategy = fit_strategy(model, source, settings, seed, progress)
+    if sums:
+        strategy = finish_fit(model, settings, sums, seed)
+    else:
+        strategy = fit_strategy(model, source, settings, seed, progress)
     seconds = time.perf_counter() - start
     written = strategy.save(path)
     console.print(rich_table(_table(strategy, source, seconds)))

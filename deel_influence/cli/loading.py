@@ -16,7 +16,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..datasets.image_folder import ImageShape
 from ..datasets.reading import READ_ERRORS, reading_error
 from ..datasets.source import DataSource
 from ..datasets.sources import load_source
@@ -73,7 +72,6 @@ def load_examples(
     source = load_source(
         data,
         settings.batch_size,
-        image_shape(model.model),
         columns=Columns(settings.label, settings.id, settings.text),
         model=model.model,
         class_names=class_names,
@@ -233,14 +231,6 @@ def watch(model: keras.Model, weights: str | None, loss: Any) -> InfluenceModel:
     except UnknownLayerError as error:
         message = f"--weights must name LAYER or LAYER:LAYER of the model. {error}"
         raise CommandError(message) from error
-
-
-def image_shape(model: keras.Model) -> ImageShape | None:
-    """Return the ``(height, width, channels)`` that ``model`` takes, or None if it takes others."""
-    shape = getattr(model, "input_shape", None)
-    if isinstance(shape, tuple) and len(shape) == 4 and shape[-1] in (1, 3, 4):
-        return shape[1:]
-    return None
 
 
 def check_fit(model: InfluenceModel, source: DataSource, option: str = "--data") -> None:

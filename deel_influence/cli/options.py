@@ -125,6 +125,27 @@ SamplesOption = Annotated[
         help="Draw this many examples for the Hessian. [default: all]",
     ),
 ]
+CurvatureOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--curvature",
+        metavar="FILE",
+        help="A strategy that `deel-influence fit` wrote, in place of --ihvp, --damping and "
+        "--samples.",
+    ),
+]
+ShardOption = Annotated[
+    int | None,
+    typer.Option(
+        "--shard",
+        metavar="I",
+        help="Which shard of the data to compute, from 0; each has whole batches. [default: all]",
+    ),
+]
+NumShardsOption = Annotated[
+    int | None,
+    typer.Option("--num-shards", metavar="N", help="Of how many shards, the same for all."),
+]
 TopOption = Annotated[int, typer.Option("--top", help="How many examples to show.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the results; made if need be.")]
 SeedOption = Annotated[

@@ -272,6 +272,33 @@ def check_at_least_one(option: str, value: int, least: int = 1, reason: str = ""
     return value
 
 
+def check_place(shard: int | None, num_shards: int | None) -> tuple[int, int]:
+    """Return which shard it is, from 0, and of how many; one that is all where none is asked for.
+
+    Raises
+    ------
+    CommandError
+        If one of the two is missing, or there is no such shard.
+    """
+    if shard is None and num_shards is None:
+        return 0, 1
+    if shard is None or num_shards is None:
+        lone = "--shard" if num_shards is None else "--num-shards"
+        message = (
+            f"--shard and --num-shards tell together what to compute. Received: {lone} alone. Pass "
+            "both, or none for all of the data."
+        )
+        raise CommandError(message)
+    check_at_least_one("--num-shards", num_shards)
+    if not 0 <= shard < num_shards:
+        message = (
+            f"--shard must count from 0 and be below --num-shards. Received: {shard} of "
+            f"{num_shards}."
+        )
+        raise CommandError(message)
+    return shard, num_shards
+
+
 def check_factor(option: str, value: float) -> float:
     """Return ``value`` if single precision can hold it, and what is computed with it.
 

@@ -74,6 +74,18 @@ def fit_strategy(
     DataSourceError
         If the data cannot be read to their end.
     """
+    strategy, taken = strategy_and_settings(model, settings, seed, progress)
+    with named_read_errors(source):
+        return strategy(model, train_dataset=source.dataset, **taken)
+
+
+def strategy_and_settings(
+    model: InfluenceModel, settings: StrategySettings, seed: int, progress: int | str
+) -> tuple[Any, dict[str, Any]]:
+    """Return the class of a strategy, and its arguments but for model and data.
+
+    The arguments are those of `fit_strategy`.
+    """
     strategy = strategy_named(settings.ihvp.value, model)
     arguments: dict[str, Any] = {
         **Ihvp[strategy.name].for_all,
@@ -83,9 +95,8 @@ def fit_strategy(
     }
     if settings.damping is not None:
         arguments["damping"] = settings.damping
-    with named_read_errors(source):
-        taken = {k: v for k, v in arguments.items() if k in strategy.accepted_settings()}
-        return strategy(model, train_dataset=source.dataset, **taken)
+    accepted = strategy.accepted_settings()
+    return strategy, {name: value for name, value in arguments.items() if name in accepted}
 
 
 def load_strategy(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from .options import (
     BatchSizeOption,
+    CurvatureOption,
     DampingOption,
     DataOption,
     IdOption,
@@ -46,15 +44,7 @@ def triage(
     ihvp: OptionalIhvpOption = None,
     damping: DampingOption = None,
     samples: SamplesOption = None,
-    curvature: Annotated[
-        Path | None,
-        typer.Option(
-            "--curvature",
-            metavar="FILE",
-            help="A strategy that `deel-influence fit` wrote, in place of --ihvp, --damping and "
-            "--samples.",
-        ),
-    ] = None,
+    curvature: CurvatureOption = None,
     top: TopOption = 20,
     out: OutOption = Path("triage"),
     label: LabelOption = None,

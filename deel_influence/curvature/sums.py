@@ -192,6 +192,10 @@ class StageReachedError(Exception):
         self.part = part
 
 
+class MissingStageError(ValueError):
+    """A fit that is put together of parts lacks the sums of a stage."""
+
+
 class PartialFit:
     """What stands in the place of the training set where a fit is put together of parts.
 
@@ -235,7 +239,7 @@ class PartialFit:
                     f"{len(self._given)} of them; those of {stage!r} come next. Call `sums` with "
                     "them as `given=`."
                 )
-                raise ValueError(message)
+                raise MissingStageError(message)
             totals, ids = compute(self._data)
             twice = len(ids) - len(np.unique(ids))
             if twice:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from ..errors import DataSourceError
 from ..utils.example_ids import with_names
-from .source import DataSource, batched
+from .source import DataSource, Rows, batched
 
 ImageShape: TypeAlias = tuple[int | None, int | None, int | None]
 """``(height, width, channels)``; None is filled in from the first image."""
@@ -67,18 +67,32 @@ def load_image_folder(
     labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files])
     shape = _complete_shape(image_shape, paths[0])
     names = [str(path) for path in paths]
-    dataset = tf.data.Dataset.from_tensor_slices((names, labels)).map(
-        lambda name, label: (_read_image(name, shape), label), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    in_batches = batched(dataset, batch_size)
-    with_names(in_batches, find_unreadable=lambda: unreadable_among(names))
+
+    def images(first: int, last: int) -> tf.data.Dataset:
+        slices = tf.data.Dataset.from_tensor_slices((names[first:last], labels[first:last]))
+        decoded = slices.map(
+            lambda name, label: (_read_image(name, shape), label),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        found = batched(decoded, batch_size)
+        return with_names(found, find_unreadable=lambda: unreadable_among(names[first:last]))
+
     return DataSource(
         name=folder.name,
-        dataset=in_batches,
+        dataset=images(0, len(names)),
         ids=np.array([path.relative_to(folder).as_posix() for path in paths]),
         class_names=class_names,
         file_names=tuple(names),
+        rows=Rows(len(names), batch_size, images),
     )
+
+
+def shape_taken_by(model: Any) -> ImageShape | None:
+    """Return the ``(height, width, channels)`` that ``model`` takes, or None if it takes others."""
+    shape = getattr(model, "input_shape", None)
+    if isinstance(shape, tuple) and len(shape) == 4 and shape[-1] in (1, 3, 4):
+        return shape[1:]
+    return None
 
 
 def unreadable_among(file_names: Iterable[str]) -> DataSourceError | None:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from ..errors import DataSourceError
 from ..utils.example_ids import as_ids
 from ..utils.intake import as_dataset
 from ..utils.records import UNREADABLE, read_arrays
-from .source import DataSource
+from .source import DataSource, Rows
 from .table import number_classes
 
 _EXAMPLE_KEYS = (("x", "y"), ("x_train", "y_train"))
@@ -49,12 +50,17 @@ def load_npz(path: Path, batch_size: int, class_names: tuple[str, ...] | None = 
             f"each. Received: {len(x)} and {len(y)} rows. Save arrays of the same examples."
         )
         raise DataSourceError(message)
+
+    def read(first: int, last: int) -> tf.data.Dataset:
+        return as_dataset((x[first:last], y[first:last]), "x, y", batch_size=batch_size)
+
     return DataSource(
         name=path.name,
-        dataset=as_dataset((x, y), "x, y", batch_size=batch_size),
+        dataset=read(0, len(x)),
         ids=_find_ids(arrays, len(x), path),
         class_names=class_names,
         feature_names=_find_feature_names(arrays, x, path),
+        rows=Rows(len(x), batch_size, read),
     )
 
 

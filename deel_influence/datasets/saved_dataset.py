@@ -9,7 +9,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from ..errors import DataSourceError
-from .source import DataSource, batched
+from .source import DataSource, Rows, batched
 
 _SPEC_FILE = "dataset_spec.pb"
 _REMEDY = "Write it anew with tf.data.Dataset.save(FOLDER), single examples or batches of (x, y)."
@@ -44,10 +44,16 @@ def load_saved_dataset(path: Path, batch_size: int) -> DataSource:
         )
         raise DataSourceError(message)
     if _yields_batches(spec):
-        dataset = dataset.rebatch(batch_size).prefetch(tf.data.AUTOTUNE)
-    else:
-        dataset = batched(dataset, batch_size)
-    return DataSource(name=path.name, dataset=dataset)
+        in_batches = dataset.rebatch(batch_size).prefetch(tf.data.AUTOTUNE)
+        return DataSource(path.name, in_batches)
+
+    def read(first: int, last: int) -> tf.data.Dataset:
+        return batched(dataset.skip(first).take(last - first), batch_size)
+
+    # The folder tells how many elements it has.
+    count = int(tf.data.experimental.cardinality(dataset))
+    rows = Rows(count, batch_size, read) if count > 0 else None
+    return DataSource(path.name, batched(dataset, batch_size), rows=rows)
 
 
 def _read(path: Path) -> tf.data.Dataset:

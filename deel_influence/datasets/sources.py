@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 
 from ..errors import DataSourceError
-from .image_folder import ImageShape, load_image_folder
+from .image_folder import ImageShape, load_image_folder, shape_taken_by
 from .npz import load_npz
 from .saved_dataset import is_saved_dataset, load_saved_dataset
 from .source import DataSource, check_batch_size
@@ -60,8 +60,9 @@ def load_source(
     batch_size
         Examples in a batch b; the last batch may be smaller.
     image_shape
-        Shape ``(height, width, channels)`` of the images of a folder; None, or None in a place,
-        means that of the first image. The other kinds of source have their shapes.
+        Shape ``(height, width, channels)`` of the images of a folder; None takes that of the model,
+        and without one, or with None in a place, that of the first image. The other kinds of source
+        have their shapes.
     data_dir
         Folder of the datasets that TensorFlow Datasets prepared; None means its default
         (``TFDS_DATA_DIR``, or ``~/tensorflow_datasets``).
@@ -69,7 +70,8 @@ def load_source(
         Names of the columns of a table: its label, id and text; by default those called so, and all
         others are inputs.
     model
-        The model that a table is for: by the names of its inputs, columns are handed to it.
+        The model that a table or images are for: by the names of its inputs, columns are handed to
+        it.
     class_names
         The names of the classes 0, 1, ..., for labels that are texts or folders; None takes what
         the source says, or sorts them. Of the queries, they have to be those of the training set.
@@ -104,7 +106,8 @@ def load_source(
     if is_saved_dataset(path):
         return load_saved_dataset(path, batch_size)
     if path.is_dir():
-        return load_image_folder(path, batch_size, image_shape, names)
+        shape = image_shape or shape_taken_by(model)
+        return load_image_folder(path, batch_size, shape, names)
     if path.suffix.lower() == ".npz":
         return load_npz(path, batch_size, names)
     if path.suffix.lower() in SUFFIXES:

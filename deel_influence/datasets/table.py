@@ -14,7 +14,7 @@ from ..extras import require
 from ..utils.example_ids import as_ids, check_unique
 from ..utils.intake import as_dataset, index_ids
 from ..utils.records import UNREADABLE
-from .source import DataSource
+from .source import DataSource, Rows
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -115,8 +115,13 @@ def load_table(
             f"columns {_names(table.frame)}."
         )
         raise DataSourceError(message)
+
+    def read(first: int, last: int) -> tf.data.Dataset:
+        rows = inputs.iloc[first:last], table.labels[first:last]
+        return as_dataset(rows, f"inputs of {path.name}", model, batch_size)
+
     try:
-        dataset = as_dataset((inputs, table.labels), f"inputs of {path.name}", model, batch_size)
+        dataset = read(0, len(inputs))
     except ValueError as error:
         message = f"The table must fit the model. Received: {str(path)!r}. {error}"
         raise DataSourceError(message) from error
@@ -128,6 +133,7 @@ def load_table(
         ids=table.ids,
         class_names=table.class_names,
         feature_names=tuple(_names(inputs)) if is_matrix else None,
+        rows=Rows(len(inputs), batch_size, read),
     )
 
 

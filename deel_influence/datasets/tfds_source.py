@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 
+import tensorflow as tf
+
 from ..errors import DataSourceError
 
 # Imported for its effect: it makes the name `digits` known to TensorFlow Datasets.
 from .digits.digits_dataset_builder import Digits  # noqa: F401
 from .preparation import prepare
-from .source import DataSource, batched
+from .source import DataSource, Rows, batched
 from .tfds import tfds
 
 
@@ -37,15 +39,28 @@ def load_tfds(
     builder = _find(name, data_dir)
     prepare(builder)
     label = _label_feature(builder)
-    # Files in their order, examples in theirs: positions identify examples.
-    dataset = builder.as_dataset(
-        split=_check_split(builder, split), as_supervised=True, shuffle_files=False
-    )
+    count = _check_split(builder, split)
+    is_whole = split in builder.info.splits
+    # File after file, so that a part of a split has its examples in the same order.
+    in_order = tfds.ReadConfig(interleave_cycle_length=1)
+
+    def read(first: int, last: int) -> tf.data.Dataset:
+        dataset = builder.as_dataset(
+            split=f"{split}[{first}:{last}]" if is_whole else split,
+            as_supervised=True,
+            shuffle_files=False,
+            read_config=in_order,
+        )
+        # A part of a split has no parts that can be named.
+        part = dataset if is_whole else dataset.skip(first).take(last - first)
+        return batched(part, batch_size)
+
     names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else None
     return DataSource(
         name=f"{builder.info.full_name}:{split}",
-        dataset=batched(dataset, batch_size),
+        dataset=read(0, count),
         class_names=names,
+        rows=Rows(count, batch_size, read),
     )
 
 
@@ -72,7 +87,8 @@ def _label_feature(builder: tfds.core.DatasetBuilder) -> tfds.features.FeatureCo
     return builder.info.features[keys[1]]
 
 
-def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> str:
+def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> int:
+    """Return the number of examples of a split."""
     try:
         count = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
@@ -87,4 +103,4 @@ def _check_split(builder: tfds.core.DatasetBuilder, split: str) -> str:
             "which is empty. Choose another split."
         )
         raise DataSourceError(message)
-    return split
+    return count

@@ -32,7 +32,9 @@ class KeptFactors(ABC):
 
         Empty where columns mix layers.
         """
-        return [(block.name, *block.slot) for block in self.model.layout.blocks]
+        layout = self.model.layout
+        slots = (block.slot for block in layout.blocks)
+        return [(name, *slot) for name, slot in zip(layout.layer_names, slots, strict=True)]
 
     @abstractmethod
     def solve(self, vectors: tf.Tensor) -> tf.Tensor:

@@ -153,10 +153,9 @@ class LoGraIHVP(InverseHessianVectorProduct):
         layers = self.projection.layer_of_feature
         if layers is None:
             return []
-        blocks = self.model.layout.blocks
-        ends = np.searchsorted(layers, np.arange(len(blocks)), side="right").tolist()
-        starts = [0, *ends[:-1]]
-        return [(b.name, *slot) for b, *slot in zip(blocks, starts, ends, strict=True)]
+        names = self.model.layout.layer_names
+        ends = np.searchsorted(layers, np.arange(len(names)), side="right").tolist()
+        return list(zip(names, [0, *ends[:-1]], ends, strict=True))
 
     def products(self, factors: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:
         return tf.matmul(factors, self.projection.apply(vectors), transpose_b=True)

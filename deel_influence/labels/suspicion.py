@@ -88,6 +88,8 @@ class LabelSuspicion(SelfInfluenceCalculator):
         If a signal is unknown, or lacks what it is made of, or a number is out of its range.
     """
 
+    scores_each_alone = False
+
     _eager_hooks = frozenset({"_self_scores"})
 
     def __init__(

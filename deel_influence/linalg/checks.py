@@ -30,6 +30,24 @@ def check_count(name: str, value: Any, minimum: int = 1) -> int:
     return int(value)
 
 
+def check_shard(shard: int, num_shards: int) -> tuple[int, int]:
+    """Return which shard it is, from 0, and of how many.
+
+    Raises
+    ------
+    ValueError
+        If there is no such shard.
+    """
+    check_count("num_shards", num_shards)
+    if check_count("shard", shard, 0) >= num_shards:
+        message = (
+            f"Argument `shard` must be below `num_shards`, counting from 0. Received: {shard} of "
+            f"{num_shards}."
+        )
+        raise ValueError(message)
+    return int(shard), int(num_shards)
+
+
 def check_positive(name: str, value: Any) -> float:
     """Return ``value`` as a float.
 

@@ -70,6 +70,17 @@ class ParameterLayout:
             blocks.append(ParameterBlock(name, parts, slot))
         return tuple(blocks)
 
+    @property
+    def layer_names(self) -> list[str]:
+        """What the layers of `blocks` are called, each name once.
+
+        Their paths begin with the model where it was built, and not where it was loaded or
+        unpickled; these names are the same.
+        """
+        names = [block.name.rpartition("/")[2] for block in self.blocks]
+        again = [names[:place].count(name) for place, name in enumerate(names)]
+        return [f"{n} {count + 1}" if count else n for n, count in zip(names, again, strict=True)]
+
     def layer_of(self, part: int) -> int:
         """Return which of `blocks` the watched variable with index ``part`` belongs to."""
         return next(i for i, block in enumerate(self.blocks) if part in block.parts)

@@ -11,7 +11,7 @@ from ..calculators.base import BaseInfluenceCalculator
 from ..calculators.part_writer import PartWriter
 from ..calculators.parts import fitting
 from ..gradients.passes import Pass
-from ..linalg.checks import check_count
+from ..linalg.checks import check_count, check_shard
 from ..types import Data, IdFunction
 from ..utils.example_ids import POSITION, ids_of
 from ..utils.records import Arrays
@@ -86,7 +86,7 @@ def build_index(
             "with `RepresentationSimilarity`."
         )
         raise TypeError(message)
-    place = _checked_place(shard, num_shards)
+    place = check_shard(shard, num_shards)
     if part_size is not None:
         check_count("part_size", part_size)
     data = Pass(train_set, "train_set", "Index", id_fn, device, verbose)
@@ -155,14 +155,3 @@ def _kept(vectors: np.ndarray, scores: np.ndarray | None, dtype: str) -> dict[st
     units = vectors / np.where(lengths > 0, lengths, 1)[:, None]
     found = {"vectors": units.astype(DTYPES[dtype]), "lengths": lengths.astype(np.float32)}
     return found if scores is None else {**found, "scores": scores.astype(np.float32)}
-
-
-def _checked_place(shard: int, num_shards: int) -> tuple[int, int]:
-    check_count("num_shards", num_shards)
-    if check_count("shard", shard, 0) >= num_shards:
-        message = (
-            f"Argument `shard` must be below `num_shards`, counting from 0. Received: {shard} of "
-            f"{num_shards}."
-        )
-        raise ValueError(message)
-    return shard, num_shards

@@ -233,9 +233,20 @@ def count_examples(dataset: tf.data.Dataset, argument: str = "dataset") -> int:
     DataSourceError
         If it cannot be read to its end.
     """
-    sizes = dense_dataset(dataset).map(lambda *batch: tf.shape(tf.nest.flatten(batch)[0])[0])
     with reading(argument, dataset):
-        return int(sizes.reduce(np.int64(0), lambda total, size: total + tf.cast(size, tf.int64)))
+        return int(_sizes(dataset).reduce(np.int64(0), lambda total, size: total + size))
+
+
+def batch_sizes(dataset: tf.data.Dataset, argument: str = "dataset") -> np.ndarray:
+    """Count the examples of each batch in one pass, as `count_examples` does; int64, ``(B,)``."""
+    with reading(argument, dataset):
+        return np.array(list(_sizes(dataset).as_numpy_iterator()), np.int64)
+
+
+def _sizes(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    return dense_dataset(dataset).map(
+        lambda *batch: tf.cast(tf.shape(tf.nest.flatten(batch)[0])[0], tf.int64)
+    )
 
 
 def sample_examples(

@@ -190,6 +190,25 @@ class RecordKind:
         return header, arrays
 
 
+def kind_of(path: Path) -> str:
+    """Return what an ``.npz`` file says that it holds, without reading its arrays.
+
+    Raises
+    ------
+    DataSourceError
+        If it is missing, or none of this library's.
+    """
+    try:
+        coded = read_arrays(path, _HEADER.__eq__, is_stored=True)[_HEADER]
+        return str(json.loads(coded.tobytes())["kind"])
+    except (*UNREADABLE, TypeError) as error:
+        message = (
+            f"The file must be an .npz file of this library. Received: {str(path)!r}, which cannot "
+            f"be read ({_text_of(error)})."
+        )
+        raise DataSourceError(message) from error
+
+
 def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """Return the names of the settings that are not the same in both, in alphabetical order."""
     missing = object()
