@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from deel_influence.unrolled import UnrolledInfluenceCalculator, retrain
+from deel_influence.unrolled import UnrolledInfluenceCalculator, record_fit, retrain
 from tests.oracles import assert_close
 from tests.unrolled.runs import (
     BATCH,
@@ -58,3 +58,16 @@ def test_retraining_with_one_weight_moved_agrees(name: str, from_step: int) -> N
     moved = [np.ones(N) + sign * STEP * np.eye(N)[4] for sign in (1, -1)]
     above, below = (losses(retrain(run, weights, from_step)) for weights in moved)
     assert_close(predicted[:, 4], -(above - below) / (2 * STEP), rtol=1e-5)
+
+
+def test_at_the_minimum_of_a_convex_objective_it_is_the_influence_value() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, N, 4))
+    y, penalty = y[:, :1], keras.regularizers.L2(0.1)
+    layer = keras.layers.Dense(1, use_bias=False, kernel_regularizer=penalty)
+    model = keras.Sequential([keras.Input((4,)), layer])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    run = record_fit(model, (x, y), epochs=300, batch_size=N, verbose=0)
+    values = UnrolledInfluenceCalculator(run).influence_matrix((x, y), verbose=0)
+    gradients = 2 * x * (x @ layer.kernel.numpy() - y)
+    hessian = 2 / N * x.T @ x + 0.2 * np.eye(4)
+    assert_close(values, gradients @ np.linalg.solve(hessian, gradients.T), rtol=1e-6)
