@@ -16,6 +16,7 @@ from ..linalg.checks import check_count
 from ..model.measurements import Measurement, measured_model
 from ..types import Data, IdFunction
 from ..utils.group_sums import sum_by_group
+from ..utils.kernels import Kernel
 from ..utils.progress import check_verbose, progress_bar
 from ..utils.top_k import ORDER, check_k, check_order
 from .examples import read_examples
@@ -97,6 +98,9 @@ class UnrolledInfluenceCalculator:
         self.from_step = run.checked_step(from_step)
         self.queries_at_once = check_count("queries_at_once", queries_at_once)
         self._measured = measured_model(run.model, measurement)
+        self._gradients = Kernel(
+            lambda batch: run.step.gradients_at_end(self._measured, batch, run.final)
+        )
         if run.smoothness is not None and run.smoothness < SMOOTH_ENOUGH:
             message = (
                 "A run should be smooth for its derivatives to tell what leaving examples out "
@@ -260,7 +264,7 @@ class UnrolledInfluenceCalculator:
         """Yield the values of every step for one group of queries."""
         run, rows = self.run, slice(start, start + self.queries_at_once)
         batch = tf.nest.map_structure(lambda part: part[rows], queries)
-        adjoints = run.step.gradients_at_end(self._measured, batch, run.final)
+        adjoints = self._gradients(batch)
         for first, last in run.order.segments(self.from_step, run.checkpoint_every):
             states = dict(run.states(first, last - 1))
             for step in range(last - 1, first - 1, -1):

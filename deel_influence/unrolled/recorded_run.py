@@ -140,7 +140,7 @@ class RecordedRun:
         A step and the state before it.
         """
         start = first
-        while start not in self.checkpoints:
+        while start and start not in self.checkpoints:
             start -= 1
         state = self.checkpoints.read(start)
         for step in range(start, last):

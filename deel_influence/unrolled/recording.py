@@ -96,7 +96,7 @@ def record_fit(
     6
     """
     check_verbose(verbose)
-    check_compiled(model, "model")
+    check_compiled(model, "model", "be")
     optimizer = read_optimizer(model)
     wrapped = _wrapped(model)
     examples, ids = read_examples(data, "data", wrapped, id_fn)
@@ -140,7 +140,7 @@ def load_run(
     DataSourceError
         If the folder holds no finished run, or one of another model or other data.
     """
-    check_compiled(model, "model")
+    check_compiled(model, "model", "be")
     path = Path(folder)
     kept, rates = RUN.read(path / RUN_FILE, _parsed)
     optimizer, wrapped = read_optimizer(model), _wrapped(model)

@@ -164,6 +164,11 @@ def test_an_optimizer_that_has_taken_steps_is_refused() -> None:
         record_fit(model, arrays(N, 0), epochs=1)
 
 
+def test_a_model_that_is_not_compiled_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"`model` must be a built and compiled"):
+        record_fit(plain(), arrays(N, 0), epochs=1)
+
+
 def test_a_loss_that_is_no_mean_is_refused() -> None:
     model = plain()
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True, reduction="sum"))
