@@ -1,9 +1,9 @@
 """Influence by differentiating through a recorded training run."""
 
 from .calculator import UnrolledInfluenceCalculator
+from .metasmoothness import smoothness
 from .recorded_run import RecordedRun, retrain
 from .recording import load_run, record_fit
-from .smoothness import smoothness
 
 __all__ = [
     "RecordedRun",

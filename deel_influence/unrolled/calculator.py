@@ -20,8 +20,8 @@ from ..utils.kernels import Kernel
 from ..utils.progress import check_verbose, progress_bar
 from ..utils.top_k import ORDER, check_k, check_order
 from .examples import read_examples
+from .metasmoothness import SMOOTH_ENOUGH
 from .recorded_run import RecordedRun
-from .smoothness import SMOOTH_ENOUGH
 
 Part = tuple[slice, int, np.ndarray, np.ndarray]
 """Rows of queries, a step, the positions ``(b,)`` of its examples, and values ``(rows, b)``."""

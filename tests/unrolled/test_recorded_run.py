@@ -79,21 +79,7 @@ def test_a_run_is_loaded_whatever_the_weights_of_the_model_are(
         assert np.array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize(
-    ("settings", "differs"),
-    [({"seed": 2}, "it differs in seed"), ({"checkpoint_every": 3}, "in checkpoint_every")],
-)
-def test_a_folder_of_another_run_is_refused(
-    kept: tuple[RecordedRun, Path], settings: dict, differs: str
-) -> None:
-    run, folder = kept
-    data = with_ids(arrays(N, 0), run.ids)
-    given = {**SETTINGS, "checkpoint_every": 2, **settings}
-    with pytest.raises(DataSourceError, match=differs):
-        record_fit(compiled(RECIPE), data, folder=folder, **given)
-
-
-def test_a_folder_of_other_data_or_initial_weights_is_refused(
+def test_a_folder_of_other_data_weights_or_settings_is_refused(
     kept: tuple[RecordedRun, Path],
 ) -> None:
     run, folder = kept
@@ -102,6 +88,8 @@ def test_a_folder_of_other_data_or_initial_weights_is_refused(
     data, given = with_ids(arrays(N, 0), run.ids), {**SETTINGS, "checkpoint_every": 2}
     with pytest.raises(DataSourceError, match="it differs in initial weights"):
         record_fit(run.model.model, data, folder=folder, **given)
+    with pytest.raises(DataSourceError, match="it differs in checkpoint_every, seed"):
+        record_fit(run.model.model, data, folder=folder, seed=2, **SETTINGS)
 
 
 def test_a_run_with_its_own_weights_is_the_run(kept: tuple[RecordedRun, Path]) -> None:
