@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 from deel_influence.errors import ConvergenceWarning, NonFiniteError
-from deel_influence.model.moments import exact_moments
 from deel_influence.unrolled import RecordedRun, UnrolledInfluenceCalculator, record_fit
 from deel_influence.unrolled.updates import AdamUpdate
 from deel_influence.utils.intake import with_ids
@@ -128,15 +127,3 @@ def test_the_derivative_of_adam_at_a_gradient_that_was_always_zero_is_that_of_it
     for sign in (1, -1):
         assert_close(slope, moved(tf.constant(sign * small, tf.float64)) / (sign * small), 1e-6)
     assert -317 < float(slope) < -316
-
-
-def test_the_second_derivative_of_a_variance_goes_through_the_mean() -> None:
-    x = tf.constant(np.random.default_rng(0).normal(size=5))
-    with exact_moments(), tf.GradientTape(persistent=True) as outer:
-        outer.watch(x)
-        with tf.GradientTape() as inner:
-            inner.watch(x)
-            variance = tf.nn.moments(x, [0])[1]
-        slope = inner.gradient(variance, x)
-    hessian = outer.jacobian(slope, x, experimental_use_pfor=False)
-    assert_close(hessian, 2 / 5 * (np.eye(5) - 1 / 5))
