@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +123,13 @@ def times(name: str, repeats: int) -> dict[str, Any]:
     keras.utils.set_random_seed(0)
     run = recorded(build(), _momentum(0.01), data, epochs=1, batch_size=batch_size)
     ones = np.ones(n)
+    calculators = {m: UnrolledInfluenceCalculator(run, queries_at_once=m) for m in (1, 4, 16)}
     measured: dict[str, list[tuple[float, float]]] = {}
     for turn in range(repeats + 1):
         found = {"training": cpu_and_wall(lambda: run.state_after(ones))}
-        for m in (1, 4, 16):
-            calculator = UnrolledInfluenceCalculator(run, queries_at_once=m)
-            queries = tuple(part[:m] for part in data)
-            matrix = calculator.influence_matrix
-            found[str(m)] = cpu_and_wall(lambda: matrix(queries, verbose=0))  # noqa: B023
+        for m, calculator in calculators.items():
+            ask = partial(calculator.influence_matrix, tuple(part[:m] for part in data), verbose=0)
+            found[str(m)] = cpu_and_wall(ask)
         for key, value in found.items():
             measured.setdefault(key, []).extend([value] if turn else [])  # the first compiles
     cpu, wall = (
