@@ -31,6 +31,7 @@ LEVELS = {
     "trak": 5,
     "baselines": 5,
     "training_dynamics": 5,
+    "unrolled": 5,
     "boundary_based": 5,
     "store": 5,
     "shards": 6,

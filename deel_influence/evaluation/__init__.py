@@ -11,6 +11,7 @@ from .lds import LinearDatamodellingScore, linear_datamodelling_score
 from .measures import QueryOutputs
 from .mislabel import average_precision, detection_curve, recall_at_budget, roc_auc
 from .networks import NetworkTraining
+from .recorded_runs import RunRetraining
 from .removals import RemovalCorrelation, predicted_changes, removal_correlation
 from .retraining import retrain, retrain_shard
 from .subsets import leave_groups_out, leave_one_out, random_subsets
@@ -27,6 +28,7 @@ __all__ = [
     "NetworkTraining",
     "QueryOutputs",
     "RemovalCorrelation",
+    "RunRetraining",
     "accuracy_after_fixing",
     "average_precision",
     "brittleness",

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..influence.group_sums import group_labels
 from ..linalg.checks import check_count
+from ..utils.group_sums import group_labels
 from .checks import finite_array, kept_mask
 from .positions import checked_positions
 

@@ -20,8 +20,8 @@ from ..model.measurements import Measurement
 from ..types import Batch, Data, IdFunction
 from ..utils.datasets import Item, check_dataset
 from ..utils.example_ids import POSITION
+from ..utils.group_sums import sum_by_group
 from ..utils.separable import Separated
-from .group_sums import sum_by_group
 from .training_set import size_of_training_set
 
 

@@ -29,7 +29,7 @@ from ..model.measurements import Measurement
 from ..types import Batch, Data, IdFunction
 from ..utils.datasets import Item, check_dataset
 from ..utils.example_ids import POSITION
-from .group_sums import sum_by_group
+from ..utils.group_sums import sum_by_group
 
 SMALLEST_EIGENVALUE = 1e-6
 """Below this eigenvalue of ``I - S B`` an example decides on some parameters by itself."""

@@ -19,9 +19,9 @@ from ..model.measurements import Measurement
 from ..types import Batch, Data, IdFunction
 from ..utils.datasets import check_dataset, count_examples
 from ..utils.example_ids import POSITION
+from ..utils.group_sums import group_labels
 from ..utils.running import run
 from .group_passes import GroupPasses
-from .group_sums import group_labels
 from .loss_changes import loss_changes, warn_of_rounding
 from .regularization_curvature import RegularizationCurvature
 from .training_set import size_of_training_set

@@ -44,8 +44,8 @@ def check_model(model: Any) -> None:
         raise UnsupportedModelError(message)
 
 
-def check_compiled(model: Any, name: str) -> keras.Model:
-    """Return what the function ``name`` made, if it is a built and compiled Keras model.
+def check_compiled(model: Any, name: str, verb: str = "return") -> keras.Model:
+    """Return a built and compiled Keras model: what the function ``name`` made, or is itself.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def check_compiled(model: Any, name: str) -> keras.Model:
     """
     if not isinstance(model, keras.Model) or not model.built or not model.compiled:
         message = (
-            f"Argument `{name}` must return a built and compiled keras.Model. Received: "
+            f"Argument `{name}` must {verb} a built and compiled keras.Model. Received: "
             f"{model!r}. Give it an Input, and call model.compile(optimizer, loss)."
         )
         raise UnsupportedModelError(message)

@@ -17,6 +17,7 @@ from .batch_derivatives import BatchDerivatives
 from .class_weight import with_class_weight
 from .cloning import from_pickle, to_pickle
 from .losses import PerExampleLoss
+from .moments import exact_moments
 from .objective import (
     AUTO,
     Penalty,
@@ -197,7 +198,8 @@ class BaseInfluenceModel(BatchDerivatives):
 
     def __call__(self, inputs: Any) -> Any:
         """Run the model in inference mode."""
-        return self.model(inputs, training=False)
+        with exact_moments():
+            return self.model(inputs, training=False)
 
     def predict_batch(self, batch: Batch) -> Any:
         """Return the model's outputs for a batch of the dataset, in inference mode."""

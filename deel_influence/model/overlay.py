@@ -8,16 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import keras
-
 TRACING = threading.RLock()
 """Held while layers are overlaid, and by those who read what a layer computes."""
 
 
 @contextmanager
-def overlaid(
-    layer: keras.layers.Layer, name: str, value: Any, in_all_threads: bool = False
-) -> Iterator[None]:
+def overlaid(layer: Any, name: str, value: Any, in_all_threads: bool = False) -> Iterator[None]:
     """Shadow an attribute of the instance for a while.
 
     The instance dictionary is written directly, because assigning to the layer would let Keras
@@ -26,7 +22,7 @@ def overlaid(
     Parameters
     ----------
     layer
-        The layer, or model.
+        The layer, or model, or module.
     name
         Of the attribute.
     value
