@@ -19,6 +19,8 @@ OF_TFDS = [
     f"{DATASETS}.{name}"
     for name in ("tfds", "tfds_source", "preparation", "digits.digits_dataset_builder")
 ]
+OF_EXTRAS = ["deel_influence.shards.beam"]
+"""What is there only with an extra that `all` leaves out."""
 IMPORT_ALL = """
 import importlib, sys
 for name in ("tensorflow_datasets", "tensorflow_metadata"):
@@ -32,7 +34,7 @@ def test_everything_but_what_reads_from_it_is_imported_without_it() -> None:
     modules = {module.name for module in source_rules.package_modules()}
     assert set(OF_TFDS) <= modules
     process = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL, *sorted(modules - set(OF_TFDS))],
+        [sys.executable, "-c", IMPORT_ALL, *sorted(modules - {*OF_TFDS, *OF_EXTRAS})],
         cwd=ROOT,
         capture_output=True,
         text=True,

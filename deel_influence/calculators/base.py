@@ -177,8 +177,7 @@ class BaseInfluenceCalculator(PairCalculator):
             *(self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose),
             query_id_fn=query_id_fn,
         )
-        source = self._streamed(train.joining(self.engine))
-        yield from self._blocks(source, queries)
+        yield from self._blocks(self._streamed(train), queries)
 
     def influence_matrix(
         self,
@@ -274,7 +273,7 @@ class BaseInfluenceCalculator(PairCalculator):
             *(self.engine, dataset_to_evaluate, train_set, id_fn, device, verbose),
             query_id_fn=query_id_fn,
         )
-        source = self._streamed(train.joining(self.engine))
+        source = self._streamed(train)
         parts = []
         for chunk in self._chunks(source, queries):
             scored = ((ids, values) for _, ids, values in source.scored(chunk))

@@ -19,7 +19,7 @@ from ..types import Batch, Data, IdFunction
 from ..utils.datasets import Item
 from ..utils.kernels import Kernel
 from ..utils.lazy import lazy_dataset
-from ..utils.running import named_by_part, run
+from ..utils.running import run
 from ..utils.separable import Separable
 from ..utils.top_k import ORDER, BatchSort
 from .described import SELF, Described
@@ -239,13 +239,9 @@ class SelfInfluenceCalculator(Described, Separable, ABC):
         axis
             Which axis of the result is the batch; None where it has none.
         """
-
-        def compute(item: Item) -> Any:
-            kernel = self._kernel(hook)
-            return run(kernel, item, (*arguments, item.batch), data.device, axis)
-
         for item in self._stream(data):
-            yield item, named_by_part(compute, item)
+            kernel = self._kernel(hook)
+            yield item, run(kernel, item, (*arguments, item.batch), data.device, axis)
 
     def _handed_out(
         self, data: Pass, known: np.ndarray, scores: np.ndarray

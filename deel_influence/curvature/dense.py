@@ -14,7 +14,7 @@ from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch, Data
 from ..utils.datasets import Item, batch_size_of, check_dataset
 from ..utils.memory import available_bytes, human_bytes
-from ..utils.running import named_by_part, run
+from ..utils.running import run
 from ..utils.takes_data import takes_data
 from .closed_form import assemble_closed_form, closed_form_of_batch, has_closed_form
 from .hessian_rows import gradient_bytes, hessian_of_batch, smallest_bytes
@@ -89,8 +89,8 @@ def dense_curvature(
     def compute(data: Pass) -> tuple[dict, np.ndarray]:
         total = np.zeros(())
         ids: list[np.ndarray] = []
-        for item in data.joining(engine).items(engine):
-            part = named_by_part(lambda item: _of_batch(engine, kind, item), item)
+        for item in data.items(engine):
+            part = _of_batch(engine, kind, item)
             # Sums over many batches are in float64; each batch is computed in the model's dtype.
             total = np.add(total, part, out=total) if ids else part.astype(np.float64)
             ids.append(item.ids)

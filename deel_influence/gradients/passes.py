@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -23,9 +23,6 @@ JOINED_EXAMPLES = 1024
 
 JOINED_BYTES = 2**23
 """Up to about this many bytes of examples are joined."""
-
-JOINED_NUMBERS = 2**22
-"""Up to about this many numbers of gradients are joined where each example may take them whole."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +94,6 @@ class Pass:
         if opened and self._by_position:
             engine.order_guard.check(self.dataset, self.argument)
         return self
-
-    def joining(self, engine: GradientEngine) -> Pass:
-        """Return the pass with small batches joined, as far as gradients ``(b, p)`` are small."""
-        most = JOINED_NUMBERS // max(engine.model.nb_params, 1)
-        return replace(self, joined=min(JOINED_EXAMPLES, most))
 
     def items(self, engine: GradientEngine, *others: GradientEngine) -> Iterator[Item]:
         """Yield the batches, under a progress bar; the engines have settled on their plans.

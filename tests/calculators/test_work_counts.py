@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from deel_influence.calculators import BaseInfluenceCalculator
 from deel_influence.errors import DeelInfluenceError, NonFiniteError
-from deel_influence.gradients import passes
 from deel_influence.gradients.engine import GradientEngine
 from deel_influence.ihvp import EKFACIHVP
 from deel_influence.influence import FirstOrderInfluenceCalculator
@@ -81,8 +80,7 @@ def reads(monkeypatch) -> list[str]:
 
 @pytest.mark.parametrize("call", READS)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_batch_is_waited_for_once(method, call, reads, monkeypatch):
-    monkeypatch.setattr(passes, "JOINED_EXAMPLES", 0)
+def test_a_batch_is_waited_for_once(method, call, reads):
     calculator = made(method)
     counts = []
     for train in (SHORT, SHORT, LONG, LONG):  # each once before, when its order is looked at
@@ -91,18 +89,6 @@ def test_a_batch_is_waited_for_once(method, call, reads, monkeypatch):
         counts.append(len(reads))
     by_content = method == "trak"  # which of the examples its fit has seen
     assert counts[3] - counts[1] == (READS[call] + by_content) * MORE
-
-
-@pytest.mark.parametrize("call", ["influence_matrix", "find_top_k"])
-@pytest.mark.parametrize("method", METHODS)
-def test_batches_that_can_be_joined_are_waited_for_together(method, call, reads):
-    calculator = made(method)
-    counts = []
-    for train in (SHORT, SHORT, LONG, LONG):
-        reads.clear()
-        work(calculator, call, train.dataset)
-        counts.append(len(reads))
-    assert counts[3] == counts[1]
 
 
 @pytest.mark.parametrize("call", TRACES)
