@@ -35,13 +35,12 @@ class Features:
 
     def __reduce__(self) -> tuple:
         """Pickle and copy the model, and which of its layers this is."""
-        position = [layer is self._layer for layer in all_layers(self._model.model)].index(True)
-        return _features_at, (self._model, position)
+        return _features_at, (self._model, self.position)
 
     @property
-    def path(self) -> str:
-        """The path of the layer in the model."""
-        return self._layer.path
+    def position(self) -> int:
+        """Which of the layers of the model it is, from 0."""
+        return [layer is self._layer for layer in all_layers(self._model.model)].index(True)
 
     def of_batch(self, batch: Batch) -> tf.Tensor:
         """Return the features, shape ``(b, d)``; traceable."""

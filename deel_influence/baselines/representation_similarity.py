@@ -70,7 +70,7 @@ class RepresentationSimilarity(BaseInfluenceCalculator):
         return self._metric != "euclidean"
 
     def _vector_settings(self) -> tuple:
-        return self._metric, self._features.path
+        return self._metric, self._features.position
 
 
 def _distances(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
