@@ -189,10 +189,11 @@ def read_optimizer(model: keras.Model) -> Optimizer:
     """
     optimizer: Any = model.optimizer
     _check_differentiable(model, optimizer)
-    if int(optimizer.iterations) > 0:
+    taken = int(tf.convert_to_tensor(optimizer.iterations).numpy())
+    if taken > 0:
         message = (
             "The optimizer of a run that is recorded must begin afresh. Received: one that has "
-            f"taken {int(optimizer.iterations)} steps. Compile the model anew."
+            f"taken {taken} steps. Compile the model anew."
         )
         raise UnsupportedModelError(message)
     decay = float(optimizer.weight_decay or 0.0)
