@@ -28,7 +28,8 @@ FLOOR_TESTS := tests/model/test_keras_internals.py tests/gradients/test_engine.p
     tests/ihvp/test_exact.py tests/ihvp/test_ekfac.py tests/report/test_triage_table.py \
     tests/cli/test_triage.py tests/cli/test_demo.py tests/test_extras.py \
     tests/test_tfds_on_demand.py tests/utils/test_files.py tests/utils/test_records.py \
-    tests/utils/test_digests.py tests/utils/test_lazy.py tests/store/test_index.py tests/calculators/test_portable.py
+    tests/utils/test_digests.py tests/utils/test_lazy.py tests/store/test_index.py tests/calculators/test_portable.py \
+    tests/unrolled/test_recorded_run.py tests/trac_in/test_source.py
 
 # Apache Beam, which needs older protobuf and pyarrow, in an environment of its own.
 BEAM_VENV := .venv-beam
