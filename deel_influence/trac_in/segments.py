@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -103,6 +103,7 @@ class AdamSteps:
         return tuple((side + np.sqrt(self.epsilon)) ** -0.5 for side in sides)
 
 
+@dataclass(kw_only=True)
 class MeanPass(FisherPass):
     """Passes over the data at several checkpoints, whose sums are added up.
 
@@ -118,7 +119,7 @@ class MeanPass(FisherPass):
 
     numbers: Sequence[int]
     enter: Callable[[int], None]
-    scales: Scales
+    scales: Scales = field(default_factory=dict)
 
     def total(
         self,
@@ -148,7 +149,7 @@ def fit_segment(
     Parameters
     ----------
     passes
-        With ``numbers`` and ``enter``.
+        The passes, without scales.
     time
         The sum of the learning rates.
     damping
@@ -160,12 +161,10 @@ def fit_segment(
     """
     model = passes.engine.model
     dtype = model.dtype.as_numpy_dtype
-    passes.scales = {}
     if adam is not None:
-        fisher, passes.fisher = passes.fisher, "empirical"
-        found = adam.scales(passes)
-        passes.fisher = fisher
-        passes.scales = tf.nest.map_structure(lambda side: tf.constant(side, dtype), found)
+        found = adam.scales(replace(passes, fisher="empirical"))
+        scales = tf.nest.map_structure(lambda side: tf.constant(side, dtype), found)
+        passes = replace(passes, scales=scales)
     blocks = correct_eigenvalues(passes, fit_kronecker(passes, approximation))
     values = damping_of_blocks(damping, blocks, model.layout)
     curvature = EigenbasisCurvature(model.layout, blocks, values, model.dtype)

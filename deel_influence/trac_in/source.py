@@ -72,9 +72,10 @@ class SOURCE(CheckpointedCalculator):
     batch_size, epsilon
         Those of a training with Adam, as in Keras.
     damping
-        What is added to each H_l, as a number or by layer, see `EKFACIHVP`: the curvature of what
-        the training minimised beside the loss, ``2λ`` for an L2 penalty ``λ‖w‖²``, or the
-        ``weight_decay`` of the optimizer.
+        What is added to each H_l, for Adam to each M, as a number or by layer, see `EKFACIHVP`:
+        the ``weight_decay`` of the optimizer, times ``1 - momentum`` for SGD, whose decay momentum
+        does not lengthen. For SGD also ``2λ`` for an L2 penalty ``λ‖w‖²``; that of a training with
+        Adam goes through D, and is no such number.
     fisher, approximation
         As for `EKFACIHVP`.
     build
@@ -128,11 +129,10 @@ class SOURCE(CheckpointedCalculator):
         moved = np.array(rates) * taken / (1 - _checked_momentum(momentum))
         cuts = np.array_split(np.arange(len(rates)), _checked_segments(num_segments, len(rates)))
         damping = check_damping(damping, self.model.layout)
-        passes = MeanPass(self.engine, dataset, fisher, seed, verbose)
-        passes.enter = self._enter_checkpoint
+        given = (self.engine, dataset, fisher, seed, verbose)
         self.segments: list[Segment] = []
         for numbers in cuts:
-            passes.numbers = numbers.tolist()
+            passes = MeanPass(*given, numbers=numbers.tolist(), enter=self._enter_checkpoint)
             time = float(moved[numbers].sum())
             with self._lock:
                 self.segments.append(fit_segment(passes, time, damping, approximation, adam))

@@ -26,7 +26,7 @@ from deel_influence.influence import (
 from deel_influence.labels import LabelSuspicion
 from deel_influence.model import BaseInfluenceModel, InfluenceModel
 from deel_influence.rps import RepresenterPointL2, RepresenterPointLJE
-from deel_influence.trac_in import GradientCosine, GradientDot, TracIn, TracInFast
+from deel_influence.trac_in import SOURCE, GradientCosine, GradientDot, TracIn, TracInFast
 from deel_influence.training_dynamics import (
     EL2N,
     AreaUnderMargin,
@@ -133,6 +133,10 @@ CALCULATORS = [
         lambda m, d: FirstOrderInfluenceCalculator(
             m, d, LoGraIHVP(m, d, projection_dim=(3, 2), damping=0.1, seed=0)
         ),
+    ),
+    CalculatorCase(
+        "source",
+        lambda m, d: SOURCE(m, d, [m], 0.1, [20], num_segments=1, damping=0.01, verbose=0),
     ),
     CalculatorCase("trak", lambda m, d: TRAK(m, d, "sjlt", 8, damping=0.1), width=8),
     CalculatorCase(
