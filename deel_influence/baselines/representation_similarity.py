@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from ..calculators.base import BaseInfluenceCalculator
+from ..linalg.checks import check_choice
 from ..model.influence_model import BaseInfluenceModel
 from ..model.selection import LayerKey
 from ..types import Batch
@@ -48,9 +49,7 @@ class RepresentationSimilarity(BaseInfluenceCalculator):
         self, model: BaseInfluenceModel, layer: LayerKey = None, metric: str = "cosine"
     ) -> None:
         super().__init__(model)
-        if metric not in _METRICS:
-            message = f"Argument `metric` must be one of {_METRICS}. Received: {metric!r}."
-            raise ValueError(message)
+        check_choice("metric", metric, _METRICS)
         self._features = Features(model, layer)
         self._metric = metric
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from ..errors import CurvatureSizeError
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass
+from ..linalg.checks import check_choice
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..types import Batch, Data
 from ..utils.datasets import Item, batch_size_of, check_dataset
@@ -78,9 +79,7 @@ def dense_curvature(
     NonFiniteError
         If a batch gives NaN or infinity; the message names it.
     """
-    if kind not in KINDS:
-        message = f"Argument `curvature` must be one of {KINDS}. Received: {kind!r}."
-        raise ValueError(message)
+    check_choice("curvature", kind, KINDS)
     check_influence_model(model)
     if not isinstance(dataset, PartialFit):
         check_dataset(dataset, "dataset", model.input_rank)

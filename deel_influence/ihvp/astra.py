@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ..linalg.checks import check_choice
 from ..linalg.conjugate_gradients import conjugate_gradients
 from ..linalg.neumann import preconditioned_neumann
 from ..linalg.result import SolveResult
@@ -84,9 +85,7 @@ class AstraIHVP(PreconditionedIHVP):
         on_failure: str = "warn",
     ) -> None:
         config = settings_in(locals())
-        if solver not in SOLVERS:
-            message = f"Argument `solver` must be one of {SOLVERS}. Received: {solver!r}."
-            raise ValueError(message)
+        check_choice("solver", solver, SOLVERS)
         super().__init__(model, train_dataset, config)
 
     @property

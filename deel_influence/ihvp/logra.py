@@ -21,6 +21,7 @@ from ..gradients.projections.registry import (
     ProjectionLike,
     resolve_projection,
 )
+from ..linalg.checks import check_choice
 from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
 from ..linalg.eigen import eigenpairs
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
@@ -118,7 +119,7 @@ class LoGraIHVP(InverseHessianVectorProduct):
         check_influence_model(model)
         given = projection.get_config() if isinstance(projection, Projection) else projection
         check_verbose(verbose)
-        _check_fisher(fisher)
+        check_choice("fisher", fisher, FISHERS)
         config.update(projection=given, damping=check_damping(damping, model.layout))
         super().__init__(model, train_dataset, config)
         self.projection = self._resolved(projection)
@@ -300,9 +301,3 @@ class LoGraIHVP(InverseHessianVectorProduct):
         self.projected_curvature = state["projected_curvature"]
         self.damping_values = state["damping_values"]
         self._invert()
-
-
-def _check_fisher(fisher: Any) -> None:
-    if fisher not in FISHERS:
-        message = f"Argument `fisher` must be one of {FISHERS}. Received: {fisher!r}."
-        raise ValueError(message)

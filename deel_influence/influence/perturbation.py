@@ -17,6 +17,7 @@ from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass, query_and_train_passes
 from ..gradients.rows import rows_kernel
 from ..ihvp.registry import resolve_ihvp
+from ..linalg.checks import check_choice
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..model.measurements import Measurement
 from ..types import Data, IdFunction
@@ -270,9 +271,7 @@ class PerturbationInfluenceCalculator(Measured):
         ValueError
             For another reduction, or names that are not one for each feature.
         """
-        if reduction not in REDUCTIONS:
-            message = f"Argument `reduction` must be one of {REDUCTIONS}. Received: {reduction!r}."
-            raise ValueError(message)
+        check_choice("reduction", reduction, REDUCTIONS)
         if feature_names is None:  # only a data frame has the ids of its rows
             Pass(dataset_to_evaluate, "dataset_to_evaluate").checked(self.engine, opened=True)
         rows, query_ids = [], []

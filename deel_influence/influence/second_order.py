@@ -14,6 +14,7 @@ from ..calculators.group import BaseGroupInfluenceCalculator
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass, query_and_train_passes
 from ..ihvp.registry import resolve_ihvp
+from ..linalg.checks import check_choice
 from ..model.influence_model import BaseInfluenceModel, check_influence_model
 from ..model.measurements import Measurement
 from ..types import Batch, Data, IdFunction
@@ -91,9 +92,7 @@ class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
     ) -> None:
         check_influence_model(model)
         check_dataset(dataset, "dataset", model.input_rank)
-        if curvature not in CURVATURES:
-            message = f"Argument `curvature` must be one of {CURVATURES}. Received: {curvature!r}."
-            raise ValueError(message)
+        check_choice("curvature", curvature, CURVATURES)
         self.model = model
         self.measurement = measurement
         self.engine = GradientEngine.of(model)

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from ..errors import UnsupportedModelError
+from ..linalg.checks import check_choice
 from ..model.losses import PerExampleLoss
 from ..types import Batch
 from .head import Head
@@ -75,9 +76,7 @@ class LogitLoss:
     """
 
     def __init__(self, head: Head, targets: str) -> None:
-        if targets not in TARGETS:
-            message = f"Argument `targets` must be one of {TARGETS}. Received: {targets!r}."
-            raise ValueError(message)
+        check_choice("targets", targets, TARGETS)
         self._head = head
         self._link: Callable[[tf.Tensor], tf.Tensor] | None = None
         self._loss = head.model.loss_function
