@@ -9,7 +9,7 @@ import typer
 
 from .apply_settings import ApplySettings
 from .options import DataOption, IdOption, LabelOption, VerboseOption
-from .startup import check_packages, set_up_logging, start
+from .startup import check_packages, start
 
 
 def apply(
@@ -65,7 +65,6 @@ def apply(
     example or a class that is not there, are refused whole. --drop and --relabel carry out one kind
     of decision; without them both are.
     """
-    set_up_logging(verbose)
     both = drop == relabel
     settings = ApplySettings(
         *(data, decisions, out, moves, log), drop or both, relabel or both, label, id

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .errors import CommandError
+from .groups import Inputs
 from .options import (
     BatchSizeOption,
     IdOption,
@@ -18,8 +19,8 @@ from .options import (
     TopOption,
     VerboseOption,
 )
-from .settings import InputSettings, check_at_least_one, check_file
-from .startup import set_up_logging, start
+from .settings import check_at_least_one, check_file
+from .startup import start
 
 Run = Annotated[
     Path,
@@ -58,11 +59,10 @@ def compare(
     too. Examples are the same where their ids are. With --model-a, --model-b and --test, the
     accuracy of the two models is told as well.
     """
-    set_up_logging(verbose)
     check_at_least_one("--top", top)
     paths = [check_file("A run", _scores_of(run)) for run in (run_a, run_b)]
     models = [
-        InputSettings(model, test, None, loss, batch_size, label, id, text, imports or ())
+        Inputs(model, test, None, loss, label, id, text, imports, batch_size)
         for model in _given(model_a, model_b, test)
         if test is not None
     ]

@@ -14,8 +14,8 @@ from ..report.contents import Table
 from ..report.parquet import read_columns
 from ..report.triage import run_triage
 from ..utils.formatting import format_number, format_share
+from .groups import Inputs
 from .loading import load_inputs, named_read_errors
-from .settings import InputSettings
 from .tables import rich_table
 
 _ISSUE = "is_issue"
@@ -138,7 +138,7 @@ def _print_moves(
         console.print(rich_table(Table(f"{verb} {what}: {len(names):,}", heads, rows, caption)))
 
 
-def print_accuracies(model_a: InputSettings, model_b: InputSettings, console: Console) -> None:
+def print_accuracies(model_a: Inputs, model_b: Inputs, console: Console) -> None:
     """Print the accuracy of two models on the test set that both settings name.
 
     Raises
@@ -159,7 +159,7 @@ def print_accuracies(model_a: InputSettings, model_b: InputSettings, console: Co
     console.print(rich_table(table))
 
 
-def _right(settings: InputSettings) -> np.ndarray:
+def _right(settings: Inputs) -> np.ndarray:
     """Return which examples of a test set a model predicts the label of, shape ``(n,)``, bool."""
     model, source = load_inputs(settings)
     with named_read_errors(source):

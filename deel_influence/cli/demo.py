@@ -7,30 +7,21 @@ from typing import Annotated
 
 import typer
 
-from .options import (
-    DampingOption,
-    Method,
-    MethodOption,
-    OptionalIhvpOption,
-    OutOption,
-    SamplesOption,
-    SeedOption,
-    TopOption,
-    VerboseOption,
-)
-from .settings import TriageSettings, check_at_least_one, choose_metric, make_folder
-from .startup import check_packages, set_up_logging, start
+from .groups import StrategyOptions, in_groups
+from .options import Method, MethodOption, OutOption, SeedOption, TopOption, VerboseOption
+from .settings import TriageSettings, check_at_least_one, make_folder
+from .startup import check_packages, start
 
 
+@in_groups
 def demo(
+    *,
     fraction: Annotated[
         float, typer.Option("--fraction", help="Share of the labels to flip.")
     ] = 0.1,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the data in training.")] = 30,
     method: MethodOption = None,
-    ihvp: OptionalIhvpOption = None,
-    damping: DampingOption = None,
-    samples: SamplesOption = None,
+    metric: StrategyOptions,
     top: TopOption = 20,
     out: OutOption = Path("demo-report"),
     seed: SeedOption = 0,
@@ -42,10 +33,8 @@ def demo(
     OUT/digits.npz, but for methods that watch the training; and because the demonstration knows
     which labels it flipped, it also says how many of them were found.
     """
-    set_up_logging(verbose)
     asked = method or Method.influence
-    metric = choose_metric(asked, ihvp, damping, samples)
-    settings = TriageSettings(metric, top, out, seed, verbose, asked)
+    settings = TriageSettings(metric.metric_of(asked), top, out, seed, verbose, asked)
     check_at_least_one("--epochs", epochs)
     check_packages("demo", jinja2="report", PIL="report", sklearn="demo")
     make_folder(out)
@@ -56,5 +45,5 @@ def demo(
     from .demo_data import noisy_digits
     from .demo_run import run_demo
 
-    options = {"ihvp": ihvp, "damping": damping, "samples": samples} if method is None else None
+    options = metric.given if method is None else None
     run_demo(noisy_digits(fraction, seed), epochs, settings, Console(), options)

@@ -8,31 +8,24 @@ from typing import Annotated
 import typer
 
 from .evaluation_settings import EvaluationSettings
+from .groups import Inputs, in_groups
 from .options import (
-    BatchSizeOption,
     DampingOption,
-    DataOption,
-    IdOption,
     Ihvp,
-    ImportOption,
-    LabelOption,
-    LossOption,
     Method,
-    ModelOption,
     OutOption,
     SamplesOption,
     SeedOption,
-    TextOption,
     VerboseOption,
-    WeightsOption,
 )
-from .settings import InputSettings, make_folder
-from .startup import check_packages, set_up_logging, start
+from .settings import make_folder
+from .startup import check_packages, start
 
 
+@in_groups
 def evaluate(
-    model: ModelOption,
-    data: DataOption,
+    *,
+    inputs: Inputs,
     queries: Annotated[
         str | None,
         typer.Option(
@@ -102,16 +95,9 @@ def evaluate(
             "each line, or a .npy or .npz file with a mask (in the latter called mislabelled).",
         ),
     ] = None,
-    weights: WeightsOption = None,
-    loss: LossOption = None,
     damping: DampingOption = None,
     samples: SamplesOption = None,
     out: OutOption = Path("evaluation"),
-    label: LabelOption = None,
-    id: IdOption = None,  # noqa: A002 - the option's name
-    text: TextOption = None,
-    imports: ImportOption = None,
-    batch_size: BatchSizeOption = 256,
     seed: SeedOption = 0,
     verbose: VerboseOption = False,
 ) -> None:
@@ -121,7 +107,6 @@ def evaluate(
     tables. Finished retrainings and scores are kept in OUT: after an interruption, the same command
     goes on where it stopped.
     """
-    set_up_logging(verbose)
     settings = EvaluationSettings(
         methods=method or [Method.influence],
         ihvps=ihvp,
@@ -133,13 +118,10 @@ def evaluate(
         l2=l2,
         queries=queries,
         wrong_labels=wrong_labels,
-        weights=weights,
+        weights=inputs.weights,
         out=out,
         seed=seed,
         verbose=verbose,
-    )
-    inputs = InputSettings(
-        *(model, data, weights, loss, batch_size), label, id, text, imports or ()
     )
     check_packages("evaluate", pandas="evaluation", matplotlib="evaluation")
     if settings.retrains:

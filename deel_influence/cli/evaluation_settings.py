@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from .errors import CommandError
+from .groups import StrategyOptions
 from .methods import Method, Takes
 from .options import Ihvp
 from .settings import (
@@ -18,7 +19,6 @@ from .settings import (
     check_factor,
     check_file,
     check_method_of_trained,
-    choose_metric,
     choose_strategy,
     progress_of,
 )
@@ -116,7 +116,7 @@ def _strategies(
     names = list(dict.fromkeys(ihvps or [Ihvp.exact]))
     if not any(Takes.STRATEGY in method.takes for method in methods):
         # Which refuses options that set up a strategy for nobody.
-        choose_metric(methods[0], names[0] if ihvps else None, damping, samples)
+        StrategyOptions(names[0] if ihvps else None, damping, samples).metric_of(methods[0])
         return []
     # Damping and samples are for the others then, and no mistake beside the identity.
     has_others = len(names) > 1

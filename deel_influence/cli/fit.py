@@ -8,40 +8,16 @@ from typing import Annotated
 import typer
 
 from .errors import CommandError
-from .options import (
-    BatchSizeOption,
-    DampingOption,
-    DataOption,
-    IdOption,
-    Ihvp,
-    IhvpOption,
-    ImportOption,
-    LabelOption,
-    LossOption,
-    ModelOption,
-    NumShardsOption,
-    SamplesOption,
-    SeedOption,
-    ShardOption,
-    TextOption,
-    VerboseOption,
-    WeightsOption,
-)
-from .settings import (
-    InputSettings,
-    check_file,
-    check_new_file,
-    check_place,
-    choose_strategy,
-    make_folder,
-    progress_of,
-)
-from .startup import set_up_logging, start
+from .groups import Inputs, ShardOptions, in_groups
+from .options import DampingOption, Ihvp, IhvpOption, SamplesOption, SeedOption, VerboseOption
+from .settings import check_file, check_new_file, choose_strategy, make_folder, progress_of
+from .startup import start
 
 
+@in_groups
 def fit(
-    model: ModelOption,
-    data: DataOption,
+    *,
+    inputs: Inputs,
     out: Annotated[
         Path,
         typer.Option(
@@ -51,13 +27,10 @@ def fit(
             "of the parts.",
         ),
     ],
-    weights: WeightsOption = None,
-    loss: LossOption = None,
     ihvp: IhvpOption = Ihvp.ekfac,
     damping: DampingOption = None,
     samples: SamplesOption = None,
-    shard: ShardOption = None,
-    num_shards: NumShardsOption = None,
+    part: ShardOptions,
     sums: Annotated[
         list[Path] | None,
         typer.Option(
@@ -67,11 +40,6 @@ def fit(
             "several times, in order. Without --shard, the fit is made of them.",
         ),
     ] = None,
-    label: LabelOption = None,
-    id: IdOption = None,  # noqa: A002 - the option's name
-    text: TextOption = None,
-    imports: ImportOption = None,
-    batch_size: BatchSizeOption = 256,
     seed: SeedOption = 0,
     verbose: VerboseOption = False,
 ) -> None:
@@ -82,7 +50,6 @@ def fit(
     ekfac and logra add up over a shard is kept instead; ekfac has two stages, of which the second
     needs the merged sums of the first.
     """
-    set_up_logging(verbose)
     if ihvp is Ihvp.identity:
         message = (
             "--ihvp identity learns nothing from the data, so that there is nothing to fit. Use it "
@@ -90,13 +57,9 @@ def fit(
         )
         raise CommandError(message)
     settings = choose_strategy(ihvp, damping, samples)
-    inputs = InputSettings(
-        *(model, data, weights, loss, batch_size), label, id, text, imports or ()
-    )
-    place = check_place(shard, num_shards)
     for path in sums or ():
         check_file("--sums", path)
-    if shard is None:
+    if part.shard is None:
         check_new_file(out)
     else:
         make_folder(out)
@@ -108,8 +71,8 @@ def fit(
     from .loading import load_inputs
     from .sharding import sum_shard
 
-    if shard is not None:
-        sum_shard(inputs, settings, place, sums or (), out, seed, Console())
+    if part.shard is not None:
+        sum_shard(inputs, settings, part.place, sums or (), out, seed, Console())
         return
     influence_model, source = load_inputs(inputs)
     fit_and_save(

@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .groups import Inputs, MetricOptions, ShardOptions, in_groups
 from .methods import Method, Takes
-from .options import (
-    BatchSizeOption,
-    CurvatureOption,
-    DampingOption,
-    DataOption,
-    IdOption,
-    Ihvp,
-    ImportOption,
-    LabelOption,
-    LossOption,
-    ModelOption,
-    NumShardsOption,
-    OptionalIhvpOption,
-    SamplesOption,
-    SeedOption,
-    ShardOption,
-    TextOption,
-    VerboseOption,
-    WeightsOption,
-)
-from .settings import (
-    InputSettings,
-    TriageSettings,
-    check_method_of_trained,
-    check_place,
-    choose_metric,
-    make_folder,
-)
-from .startup import set_up_logging, start
+from .options import Ihvp, SeedOption, VerboseOption
+from .settings import TriageSettings, check_method_of_trained, make_folder
+from .startup import start
 
 
 class Dtype(str, Enum):
@@ -48,23 +24,18 @@ class Dtype(str, Enum):
     float32 = "float32"
 
 
+@in_groups
 def index(
-    model: ModelOption,
-    data: DataOption,
-    weights: WeightsOption = None,
-    loss: LossOption = None,
+    *,
+    inputs: Inputs,
     method: Annotated[
         Method,
         typer.Option(
             "--method", help="What scores are; those that are products: influence, trak, grad-dot."
         ),
     ] = Method.influence,
-    ihvp: OptionalIhvpOption = None,
-    damping: DampingOption = None,
-    samples: SamplesOption = None,
-    curvature: CurvatureOption = None,
-    shard: ShardOption = None,
-    num_shards: NumShardsOption = None,
+    metric: MetricOptions,
+    part: ShardOptions,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="How numbers are kept.")] = Dtype.float16,
     self_scores: Annotated[
         bool, typer.Option(help="Whether scores of the examples for themselves are kept too.")
@@ -72,11 +43,6 @@ def index(
     out: Annotated[
         Path, typer.Option("--out", help="Folder of the index; made if need be.")
     ] = Path("index"),
-    label: LabelOption = None,
-    id: IdOption = None,  # noqa: A002 - the option's name
-    text: TextOption = None,
-    imports: ImportOption = None,
-    batch_size: BatchSizeOption = 256,
     seed: SeedOption = 0,
     verbose: VerboseOption = False,
 ) -> None:
@@ -86,16 +52,10 @@ def index(
     off. Shards are built into one folder. Without --ihvp and --curvature, influence takes logra,
     which keeps some hundred numbers for each example; others keep one for each watched weight.
     """
-    set_up_logging(verbose)
-    place = check_place(shard, num_shards)
-    if ihvp is None and curvature is None and Takes.STRATEGY in method.takes:
-        ihvp = Ihvp.logra
-    metric = choose_metric(method, ihvp, damping, samples, curvature)
-    settings = TriageSettings(metric, 1, out, seed, verbose, method)
-    check_method_of_trained(method, weights)
-    inputs = InputSettings(
-        *(model, data, weights, loss, batch_size), label, id, text, imports or ()
-    )
+    if metric.ihvp is None and metric.curvature is None and Takes.STRATEGY in method.takes:
+        metric = replace(metric, ihvp=Ihvp.logra)
+    settings = TriageSettings(metric.metric_of(method), 1, out, seed, verbose, method)
+    check_method_of_trained(method, inputs.weights)
     make_folder(out)
 
     start(seed, verbose)
@@ -104,4 +64,4 @@ def index(
     from .sharding import index_shard
 
     kept = {"dtype": dtype.value, "self_scores": self_scores}
-    index_shard(inputs, settings, place, kept, Console())
+    index_shard(inputs, settings, part.place, kept, Console())

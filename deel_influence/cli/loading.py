@@ -24,14 +24,14 @@ from ..errors import DataSourceError, DeelInfluenceError, MissingLossError, Unkn
 from ..model.influence_model import InfluenceModel
 from ..utils.reasons import reason_of
 from .errors import CommandError, one_line
-from .settings import InputSettings
+from .groups import Inputs
 
 # What Keras raises on files that are no archive, lack parts, or need code that is not there.
 _UNKNOWN_CLASS = re.compile(r"Could not locate (?:class|function) '([^']+)'")
 _UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, zipfile.BadZipFile)
 
 
-def load_inputs(settings: InputSettings) -> tuple[InfluenceModel, DataSource]:
+def load_inputs(settings: Inputs) -> tuple[InfluenceModel, DataSource]:
     """Return the wrapped model and its training set, which fit each other.
 
     Raises
@@ -39,7 +39,7 @@ def load_inputs(settings: InputSettings) -> tuple[InfluenceModel, DataSource]:
     DeelInfluenceError
         If one of them cannot be used.
     """
-    own = import_modules(settings.modules)
+    own = import_modules(settings.imports or ())
     keras_model = load_model(settings.model, own)
     model = watch(keras_model, settings.weights, load_loss(settings.loss, own))
     return model, load_examples(model, settings, settings.data, "--data")
@@ -47,7 +47,7 @@ def load_inputs(settings: InputSettings) -> tuple[InfluenceModel, DataSource]:
 
 def load_examples(
     model: InfluenceModel,
-    settings: InputSettings,
+    settings: Inputs,
     data: str,
     option: str,
     class_names: Sequence[str] | None = None,

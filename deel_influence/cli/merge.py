@@ -9,7 +9,7 @@ import typer
 
 from .options import VerboseOption
 from .settings import check_new_file
-from .startup import set_up_logging, start
+from .startup import start
 
 
 def merge(
@@ -30,7 +30,6 @@ def merge(
     Shards that are missing, or there twice, are named. The file is what `Scores.load` or
     `FitSums.load` reads; sums go to `deel-influence fit --sums FILE`.
     """
-    set_up_logging(verbose)
     check_new_file(out)
 
     start(0, verbose)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .methods import Choice, Method
+from .startup import set_up_logging
 
 
 class Ihvp(Choice):
@@ -185,5 +186,11 @@ ImportOption = Annotated[
 ]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", help="Examples in a batch.")]
 VerboseOption = Annotated[
-    bool, typer.Option("--verbose", help="Show TensorFlow's notes, and tracebacks of all errors.")
+    bool,
+    typer.Option(
+        "--verbose",
+        callback=set_up_logging,
+        is_eager=True,
+        help="Show TensorFlow's notes, and tracebacks of all errors.",
+    ),
 ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from .errors import CommandError
@@ -13,40 +14,10 @@ from .options import Ihvp
 
 AUTO = "auto"
 
-_FITTED_SUFFIX = ".npz"
+FITTED_SUFFIX = ".npz"
 # Counts beyond do not fit into TensorFlow's shapes, factors beyond not into single precision.
 _MOST = 2**31 - 1
 _SMALLEST, _LARGEST = 1e-30, 1e30
-
-
-@dataclass(frozen=True)
-class InputSettings:
-    """A model and its training set, as they are named on the command line.
-
-    Attributes
-    ----------
-    model, data, weights, loss, batch_size
-        The options of these names.
-    label, id, text
-        Columns of a table.
-    modules
-        What to import before the model is loaded.
-    """
-
-    model: Path
-    data: str
-    weights: str | None
-    loss: str | None
-    batch_size: int
-    label: str | None = None
-    id: str | None = None
-    text: str | None = None
-    modules: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse what can be seen to be wrong before TensorFlow is loaded."""
-        check_at_least_one("--batch-size", self.batch_size)
-        check_model_file(self.model)
 
 
 @dataclass(frozen=True)
@@ -122,8 +93,8 @@ def choose_strategy(
         If one of them cannot be used, or is of no use to the strategy.
     """
     if ihvp is Ihvp.identity:
-        _check_left_out(
-            {"--damping": damping, "--samples": samples},
+        check_left_out(
+            {"damping": damping, "samples": samples},
             "belongs to a Hessian, and --ihvp identity has none",
             "--ihvp identity",
         )
@@ -132,38 +103,6 @@ def choose_strategy(
         check_at_least_one("--samples", samples)
     value = None if damping is None else _parse_damping(damping, ihvp)
     return StrategySettings(ihvp, value, samples)
-
-
-def choose_metric(
-    method: Method,
-    ihvp: Ihvp | None,
-    damping: str | None,
-    samples: int | None,
-    curvature: Path | None = None,
-) -> StrategySettings | Path | None:
-    """Return the strategy that the options ask for, or the file that takes its place.
-
-    None where the method has no strategy.
-
-    Raises
-    ------
-    CommandError
-        If they ask for both, or for something that cannot be used.
-    """
-    given = {"--ihvp": ihvp and ihvp.value, "--damping": damping, "--samples": samples}
-    if Takes.STRATEGY not in method.takes:
-        _check_left_out(
-            {**given, "--curvature": curvature},
-            f"sets up a strategy, and --method {method.value} takes none",
-            f"--method {method.value}",
-        )
-        return None
-    if curvature is None:
-        return choose_strategy(ihvp or Ihvp.auto, damping, samples)
-    _check_left_out(given, "is settled in the file of --curvature", f"--curvature {curvature}")
-    check_file("--curvature", curvature)
-    _check_suffix("--curvature", curvature)
-    return curvature
 
 
 def check_method_of_trained(method: Method, weights: str | None) -> None:
@@ -182,8 +121,8 @@ def check_method_of_trained(method: Method, weights: str | None) -> None:
         )
         raise CommandError(message)
     if Takes.WEIGHTS not in method.takes:
-        _check_left_out(
-            {"--weights": weights},
+        check_left_out(
+            {"weights": weights},
             f"has no effect on --method {method.value}",
             f"--method {method.value}",
         )
@@ -223,7 +162,7 @@ def check_model_file(path: Path) -> Path:
     return path
 
 
-def check_new_file(path: Path, option: str = "--out", suffix: str = _FITTED_SUFFIX) -> Path:
+def check_new_file(path: Path, option: str = "--out", suffix: str = FITTED_SUFFIX) -> Path:
     """Return ``path`` if an option may name a file to be written so; make its folder.
 
     Raises
@@ -231,7 +170,7 @@ def check_new_file(path: Path, option: str = "--out", suffix: str = _FITTED_SUFF
     CommandError
         If it is a folder, has another suffix, or lies where no folder can be made.
     """
-    _check_suffix(option, path, suffix)
+    check_suffix(option, path, suffix)
     if path.is_dir():
         message = f"{option} must be a file. Received: {str(path)!r}, which is a folder."
         raise CommandError(message)
@@ -272,33 +211,6 @@ def check_at_least_one(option: str, value: int, least: int = 1, reason: str = ""
     return value
 
 
-def check_place(shard: int | None, num_shards: int | None) -> tuple[int, int]:
-    """Return which shard it is, from 0, and of how many; one that is all where none is asked for.
-
-    Raises
-    ------
-    CommandError
-        If one of the two is missing, or there is no such shard.
-    """
-    if shard is None and num_shards is None:
-        return 0, 1
-    if shard is None or num_shards is None:
-        lone = "--shard" if num_shards is None else "--num-shards"
-        message = (
-            f"--shard and --num-shards tell together what to compute. Received: {lone} alone. Pass "
-            "both, or none for all of the data."
-        )
-        raise CommandError(message)
-    check_at_least_one("--num-shards", num_shards)
-    if not 0 <= shard < num_shards:
-        message = (
-            f"--shard must count from 0 and be below --num-shards. Received: {shard} of "
-            f"{num_shards}."
-        )
-        raise CommandError(message)
-    return shard, num_shards
-
-
 def check_factor(option: str, value: float) -> float:
     """Return ``value`` if single precision can hold it, and what is computed with it.
 
@@ -316,17 +228,17 @@ def check_factor(option: str, value: float) -> float:
     return value
 
 
-def _check_left_out(given: Mapping[str, object], reason: str, beside: str) -> None:
+def check_left_out(given: Mapping[str, object], reason: str, beside: str) -> None:
     """Refuse options, given as names and values, beside another that makes them meaningless."""
     for option, value in given.items():
         if value is not None:
-            message = (
-                f"{option} {reason}. Received: {option} {value} {beside}. Leave one of them out."
-            )
+            flag, shown = f"--{option}", value.value if isinstance(value, Enum) else value
+            message = f"{flag} {reason}. Received: {flag} {shown} {beside}. Leave one of them out."
             raise CommandError(message)
 
 
-def _check_suffix(option: str, path: Path, suffix: str = _FITTED_SUFFIX) -> None:
+def check_suffix(option: str, path: Path, suffix: str = FITTED_SUFFIX) -> None:
+    """Refuse a file whose name ends in something else."""
     if path.suffix != suffix:
         message = f"{option} must end in {suffix}. Received: {str(path)!r}."
         raise CommandError(message)

@@ -21,9 +21,10 @@ from ..shards.sending import Sent
 from ..shards.tasks import IndexTask, ScoreTask, SumsTask
 from ..store.index import Index
 from .errors import CommandError
+from .groups import Inputs
 from .loading import load_inputs, named_read_errors
 from .scoring import make_calculator
-from .settings import InputSettings, StrategySettings, TriageSettings
+from .settings import StrategySettings, TriageSettings
 from .strategies import strategy_and_settings
 from .tables import print_whole
 
@@ -31,9 +32,7 @@ Place = tuple[int, int]
 """Which shard, and of how many."""
 
 
-def score_shard(
-    inputs: InputSettings, settings: TriageSettings, place: Place, console: Console
-) -> None:
+def score_shard(inputs: Inputs, settings: TriageSettings, place: Place, console: Console) -> None:
     """Score a shard, and keep its scores in a file.
 
     Parameters
@@ -69,7 +68,7 @@ def score_shard(
 
 
 def index_shard(
-    inputs: InputSettings,
+    inputs: Inputs,
     settings: TriageSettings,
     place: Place,
     kept: Mapping[str, Any],
@@ -105,7 +104,7 @@ def index_shard(
 
 
 def sum_shard(
-    inputs: InputSettings,
+    inputs: Inputs,
     settings: StrategySettings,
     place: Place,
     sums: Sequence[Path],

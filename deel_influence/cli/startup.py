@@ -14,11 +14,15 @@ from ..extras import require
 _STDERR = 2
 
 
-def set_up_logging(verbose: bool) -> None:
-    """Show with ``verbose`` what the library logs, the tracebacks of user errors among it."""
+def set_up_logging(verbose: bool) -> bool:
+    """Show with ``verbose`` what the library logs, the tracebacks of user errors among it.
+
+    The option calls it, before the others are read, and takes what it returns.
+    """
     if verbose:
         logging.basicConfig()
         logging.getLogger("deel_influence").setLevel(logging.DEBUG)
+    return verbose
 
 
 def check_packages(command: str, **packages: str) -> None:

@@ -4,54 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .options import (
-    BatchSizeOption,
-    CurvatureOption,
-    DampingOption,
-    DataOption,
-    IdOption,
-    ImportOption,
-    LabelOption,
-    LossOption,
-    Method,
-    MethodOption,
-    ModelOption,
-    OptionalIhvpOption,
-    OutOption,
-    SamplesOption,
-    SeedOption,
-    TextOption,
-    TopOption,
-    VerboseOption,
-    WeightsOption,
-)
-from .settings import (
-    InputSettings,
-    TriageSettings,
-    check_method_of_trained,
-    choose_metric,
-    make_folder,
-)
-from .startup import check_packages, set_up_logging, start
+from .groups import Inputs, MetricOptions, in_groups
+from .options import Method, MethodOption, OutOption, SeedOption, TopOption, VerboseOption
+from .settings import TriageSettings, check_method_of_trained, make_folder
+from .startup import check_packages, start
 
 
+@in_groups
 def triage(
-    model: ModelOption,
-    data: DataOption,
-    weights: WeightsOption = None,
-    loss: LossOption = None,
+    *,
+    inputs: Inputs,
     method: MethodOption = None,
-    ihvp: OptionalIhvpOption = None,
-    damping: DampingOption = None,
-    samples: SamplesOption = None,
-    curvature: CurvatureOption = None,
+    metric: MetricOptions,
     top: TopOption = 20,
     out: OutOption = Path("triage"),
-    label: LabelOption = None,
-    id: IdOption = None,  # noqa: A002 - the option's name
-    text: TextOption = None,
-    imports: ImportOption = None,
-    batch_size: BatchSizeOption = 256,
     seed: SeedOption = 0,
     verbose: VerboseOption = False,
 ) -> None:
@@ -63,14 +29,9 @@ def triage(
     are stored: if the model was trained on rescaled images, rescale them in the model or in the
     data.
     """
-    set_up_logging(verbose)
     asked = method or Method.influence
-    metric = choose_metric(asked, ihvp, damping, samples, curvature)
-    settings = TriageSettings(metric, top, out, seed, verbose, asked)
-    check_method_of_trained(asked, weights)
-    inputs = InputSettings(
-        *(model, data, weights, loss, batch_size), label, id, text, imports or ()
-    )
+    settings = TriageSettings(metric.metric_of(asked), top, out, seed, verbose, asked)
+    check_method_of_trained(asked, inputs.weights)
     check_packages("triage", jinja2="report", PIL="report")
     make_folder(out)
 
@@ -84,8 +45,7 @@ def triage(
     influence_model, source = load_inputs(inputs)
     told = ""
     if method is None:
-        given = {"ihvp": ihvp, "damping": damping, "samples": samples, "curvature": curvature}
-        given["weights"] = weights
+        given = {**metric.given, "weights": inputs.weights}
         settings, told = settle_method(settings, given, influence_model, source)
     calculator, strategy = make_calculator(influence_model, source, settings)
     found = score_source(influence_model, source, calculator, settings)
