@@ -20,6 +20,7 @@ from deel_influence.gradients import GradientEngine
 from deel_influence.ihvp import ExactIHVP, IdentityIHVP
 from deel_influence.influence import FirstOrderInfluenceCalculator
 from deel_influence.model import BaseInfluenceModel, InfluenceModel
+from deel_influence.utils import with_ids
 from deel_influence.utils.datasets import sample_examples
 from tests.oracles import assert_close, gradient_rows, mean_hessian
 
@@ -185,6 +186,9 @@ def test_nan_in_the_data_is_reported_even_where_a_layer_hides_it():
     dataset = batches(x, y)
     with pytest.raises(NonFiniteError, match="first for example 7"):
         FirstOrderInfluenceCalculator(model, dataset, "identity").score(dataset)
+    named = with_ids(dataset, [f"photo {place}.png" for place in range(len(x))])
+    with pytest.raises(NonFiniteError, match=r"first for example photo 7\.png"):
+        FirstOrderInfluenceCalculator(model, named, "identity").score(named)
 
 
 def test_a_label_out_of_range_names_the_batch_and_the_reason():

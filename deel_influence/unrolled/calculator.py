@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from ..calculators.blocks import InfluenceBlock
 from ..calculators.top_k import TopK, best_of
@@ -15,11 +14,13 @@ from ..errors import ConvergenceWarning, NonFiniteError
 from ..linalg.checks import check_count
 from ..model.measurements import Measurement, measured_model
 from ..types import Data, IdFunction
+from ..utils import running
+from ..utils.datasets import Item
 from ..utils.group_sums import sum_by_group
 from ..utils.kernels import Kernel
 from ..utils.progress import check_verbose, progress_bar
 from ..utils.top_k import ORDER, check_k, check_order
-from .examples import read_examples
+from .examples import items_of, read_examples
 from .metasmoothness import SMOOTH_ENOUGH
 from .recorded_run import RecordedRun
 
@@ -140,7 +141,7 @@ class UnrolledInfluenceCalculator:
         """
         queries, ids = self._read(dataset_to_evaluate, query_id_fn)
         values = np.zeros((len(ids), self.run.num_examples), self._dtype)
-        for rows, _, positions, part in self._parts(queries, len(ids), verbose):
+        for rows, _, positions, part in self._parts(queries, ids, verbose):
             values[rows, positions] += part
         return InfluenceBlock(ids, self.run.ids, values)
 
@@ -167,7 +168,7 @@ class UnrolledInfluenceCalculator:
         queries, ids = self._read(dataset_to_evaluate, query_id_fn)
         order = self.run.order
         values = np.zeros((len(ids), self.run.num_examples, order.epochs), self._dtype)
-        for rows, step, positions, part in self._parts(queries, len(ids), verbose):
+        for rows, step, positions, part in self._parts(queries, ids, verbose):
             values[rows, positions, step // order.steps_per_epoch] = part
         return InfluenceBlock(ids, self.run.ids, values)
 
@@ -252,19 +253,19 @@ class UnrolledInfluenceCalculator:
     def _read(self, queries: Data, id_fn: IdFunction | None) -> tuple[Any, np.ndarray]:
         return read_examples(queries, "dataset_to_evaluate", self._measured, id_fn)
 
-    def _parts(self, queries: Any, count: int, verbose: str | int) -> Iterator[Part]:
+    def _parts(self, queries: Any, ids: np.ndarray, verbose: str | int) -> Iterator[Part]:
         """Yield the values of every step, group after group of queries, the last step first."""
         check_verbose(verbose)
-        starts = range(0, count, self.queries_at_once)
-        total = len(starts) * (self.run.num_steps - self.from_step)
-        steps = (part for start in starts for part in self._backwards(queries, start))
+        groups = list(items_of(queries, ids, self.queries_at_once))
+        total = len(groups) * (self.run.num_steps - self.from_step)
+        steps = (part for group in groups for part in self._backwards(group))
         return progress_bar(steps, "Unrolled influence", total, verbose, unit="step")
 
-    def _backwards(self, queries: Any, start: int) -> Iterator[Part]:
+    def _backwards(self, group: Item) -> Iterator[Part]:
         """Yield the values of every step for one group of queries."""
-        run, rows = self.run, slice(start, start + self.queries_at_once)
-        batch = tf.nest.map_structure(lambda part: part[rows], queries)
-        adjoints = self._gradients(batch)
+        run, start = self.run, group.index * self.queries_at_once
+        rows = slice(start, start + group.size)
+        adjoints = running.run(self._gradients, group, (group.batch,), axis=0)
         for first, last in run.order.segments(self.from_step, run.checkpoint_every):
             states = dict(run.states(first, last - 1))
             for step in range(last - 1, first - 1, -1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import tensorflow as tf
 from ..model.influence_model import BaseInfluenceModel
 from ..model.reading import check_density
 from ..types import Data, IdFunction
-from ..utils.datasets import check_dataset, numbered_batches
+from ..utils.datasets import Item, check_dataset, numbered_batches
 from ..utils.digests import array_digest
 from ..utils.example_ids import check_unique
 from ..utils.intake import as_dataset
@@ -43,6 +45,13 @@ def read_examples(
         )
         raise ValueError(message) from error
     return nest, check_unique(np.concatenate([ids for _, ids in read]), argument)
+
+
+def items_of(nest: Any, ids: np.ndarray, size: int) -> Iterator[Item]:
+    """Yield examples that are held in memory in batches of ``size``."""
+    for index, start in enumerate(range(0, len(ids), size)):
+        rows = slice(start, start + size)
+        yield Item(index, ids[rows], tf.nest.map_structure(itemgetter(rows), nest))
 
 
 def digest_of(nest: Any, ids: np.ndarray) -> str:

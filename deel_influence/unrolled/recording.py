@@ -17,10 +17,12 @@ from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.objective import MEANS, compiled_loss
 from ..types import Data, IdFunction
+from ..utils import running
 from ..utils.digests import array_digest
+from ..utils.kernels import Kernel
 from ..utils.progress import check_verbose, progress_bar
 from ..utils.records import Arrays, RecordKind, Settings, differing
-from .examples import digest_of, read_examples
+from .examples import digest_of, items_of, read_examples
 from .order import BatchOrder
 from .recorded_run import Checkpoints, RecordedRun, check_finite_state
 from .steps import State, TrainingStep
@@ -81,10 +83,12 @@ def record_fit(
     ------
     UnsupportedModelError
         If the model is not compiled, or the optimizer, the loss or a layer has no derivative here.
+    BatchError
+        If the model or its loss does not take an example, for instance a label beyond the classes.
     DataSourceError
         If the folder holds another run.
     NonFiniteError
-        If the training ends with NaN or infinity.
+        If examples hold NaN or infinity, or the training ends with them.
 
     Examples
     --------
@@ -114,6 +118,9 @@ def record_fit(
     if checkpoints.folder is not None:
         _open_folder(checkpoints.folder, run, initial)
     if 0 not in checkpoints:
+        losses = Kernel(wrapped.per_example_losses)
+        for item in items_of(examples, ids, order.batch_size):
+            running.run(losses, item, (item.batch,))
         checkpoints.write(0, initial)
     _trained(run, verbose)
     run.load(model, run.final)

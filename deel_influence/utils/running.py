@@ -149,7 +149,7 @@ def _refuse(finite: np.ndarray, item: Item, axis: int | None) -> None:
     where = f"examples {ids[0]} to {ids[-1]}"
     if axis is not None and finite.shape[axis] == len(ids):
         each = np.moveaxis(finite, axis, 0).reshape(len(ids), -1).all(axis=1)
-        where = f"first for example {int(ids[np.argmin(each)])}"
+        where = f"first for example {ids[np.argmin(each)]}"
     message = (
         f"Data and scores must be finite. Received: NaN or infinity from batch {item.index} "
         f"(counting from 0), {where}. Check its inputs and labels, and that the model's weights "

@@ -97,7 +97,10 @@ def test_derivatives_that_are_not_finite_are_refused(
     run: RecordedRun, queries: tf.data.Dataset
 ) -> None:
     calculator = UnrolledInfluenceCalculator(run, lambda _, outputs: tf.sqrt(0.0 * outputs[:, 0]))
-    with pytest.raises(NonFiniteError, match=r"NaN or infinity at step 8"):
+    with pytest.raises(NonFiniteError, match=rf"batch 0 .*, first for example {QUERIES[0]}"):
+        calculator.influence_matrix(queries, verbose=0)
+    calculator = UnrolledInfluenceCalculator(run, lambda _, outputs: 1e38 * outputs[:, 0])
+    with pytest.raises(NonFiniteError, match=r"NaN or infinity at step \d"):
         calculator.influence_matrix(queries, verbose=0)
 
 

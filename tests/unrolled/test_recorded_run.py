@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from deel_influence.errors import (
+    BatchError,
     DataSourceError,
     IgnoredTermWarning,
     NonFiniteError,
@@ -195,9 +196,21 @@ def test_a_stopped_gradient_is_told_of() -> None:
 
 
 def test_a_training_that_ends_in_nan_is_refused() -> None:
+    model = model_with(layers.Activation("linear"))
+    model.compile(keras.optimizers.SGD(1e30), "mse")
     x, y = arrays(N, 0)
     with pytest.raises(NonFiniteError, match="must end with finite weights"):
-        record_fit(model_with(layers.Activation("linear")), (x * np.nan, y), epochs=1, verbose=0)
+        record_fit(model, (x, np.eye(3)[y]), epochs=4, verbose=0)
+
+
+def test_examples_that_the_model_does_not_take_are_named() -> None:
+    x, y = arrays(N, 0)
+    model, fifth = model_with(layers.Activation("linear")), np.arange(N) == 4
+    bad = np.where(fifth[:, None], np.nan, x), y
+    with pytest.raises(NonFiniteError, match="first for example 4"):
+        record_fit(model, bad, epochs=1, verbose=0)
+    with pytest.raises(BatchError, match=r"examples 4 to .* label value of -1"):
+        record_fit(model, (x, np.where(fifth, -1, y)), epochs=1, batch_size=4, verbose=0)
 
 
 def test_each_epoch_has_each_example_once_in_an_order_that_depends_on_seed_and_epoch_alone() -> (
