@@ -26,11 +26,10 @@ class _Stretch:
     count: int = 0
     data: Any = field(default_factory=hashlib.sha256)
 
-    def add(self, digests: np.ndarray, rows: Arrays | None = None) -> None:
+    def add(self, digests: np.ndarray, rows: Arrays) -> None:
         self.count += len(digests)
         self.data.update(digests.tobytes())
-        if rows is not None:
-            self.rows.append(rows)
+        self.rows.append(rows)
 
 
 class PartWriter:
@@ -101,7 +100,7 @@ class PartWriter:
                     missing = True
                     continue
                 stretch = self._stretches.setdefault(start, _Stretch())
-                stretch.add(digests[rows])
+                stretch.add(digests[rows], {"ids": item.ids[rows]})
                 self._compare(self._header, self._finished[start], stretch)
         if missing:
             self._waiting.append((first, digests))
@@ -115,6 +114,10 @@ class PartWriter:
         if stretch.count > len(part) or settings["data"] != stretch.data.hexdigest():
             reason = "is of other examples, or they had other inputs or labels"
             raise header.part_kind.refused(part.path, reason)
+        ids = np.concatenate([rows["ids"] for rows in stretch.rows])
+        stretch.rows.clear()
+        if not np.array_equal(arrays["ids"], ids):
+            raise header.part_kind.refused(part.path, "is of examples that had other ids")
         for name, shared in self._shared.items():
             if not np.array_equal(arrays[name], shared):
                 raise header.part_kind.refused(part.path, f"has other {name}")

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from ..errors import DataSourceError
 from ..utils.digests import settings_digest
+from ..utils.files import is_empty
 from ..utils.records import Arrays, RecordKind, Settings, differing
 
 PART_BYTES = 2**26
@@ -104,7 +105,7 @@ class PartsHeader(ABC):
             If it holds something else.
         """
         folder = Path(path)
-        is_new = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+        is_new = not folder.exists() or (folder.is_dir() and is_empty(folder))
         if not is_new and not (folder / cls.file).is_file():
             message = (
                 f"Argument `{argument}` must be a new folder, or a {cls.folder_kind.name}. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -16,12 +17,18 @@ except ImportError:  # Windows, where what a killed writer leaves is not cleaned
     fcntl = None  # type: ignore[assignment]
 
 _OLD = "replaced"
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}\.tmp")
 
 
 def npz_path(path: str | os.PathLike[str]) -> Path:
     """Return the path with ``.npz`` at its end, added if it is not there."""
     path = Path(path)
     return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
+
+
+def is_empty(folder: Path) -> bool:
+    """Tell whether a folder holds nothing but what writers keep in it until they are done."""
+    return all(_TEMPORARY.fullmatch(entry.name) for entry in folder.iterdir())
 
 
 @contextmanager

@@ -139,6 +139,10 @@ def test_a_run_that_was_cut_off_goes_on_with_the_same_bytes(calculator, tmp_path
 
 OTHERS = {
     "a label": lambda model: (GradientDot(model), (arrays()[0], 2 - arrays()[1]), arrays(M, 2)),
+    "other ids": lambda model: (
+        *(GradientDot(model), with_ids(TRAIN.unbatch().batch(6), range(N)[::-1])),
+        arrays(M, 2),
+    ),
     "fewer examples": lambda model: (GradientDot(model), arrays(36), arrays(M, 2)),
     "queries": lambda model: (GradientDot(model), arrays(), arrays(M, 3)),
     "another method": lambda model: (RepresentationSimilarity(model), arrays(), arrays(M, 2)),
@@ -161,6 +165,12 @@ def test_a_folder_of_something_else_is_left_alone(calculator, tmp_path):
     with pytest.raises(DataSourceError, match="^Argument `store` must be a new folder"):
         stored(calculator, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_folder_with_what_another_writer_has_begun_is_as_good_as_new(calculator, tmp_path):
+    begun = tmp_path / f".matrix.json.{'0' * 32}.tmp"
+    begun.mkdir()
+    assert stored(calculator, tmp_path).shape == (M, N)
 
 
 def test_scores_of_shards_and_of_other_queries_merge_without_being_read(calculator, tmp_path):
