@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 import keras
@@ -88,8 +89,7 @@ def test_pieces_of_a_dense_layer_are_columns_of_its_rows(bias):
     a, delta = np.random.default_rng(0).normal(size=(2, 3, 4))
     block = OuterBlock(tf.constant(a), tf.constant(delta[:, :3]), bias)
     piece, rows = block.in_pieces(), block.rows().numpy()
-    ends = range(rows.shape[1] + 1)
-    for start, end in ((start, end) for end in ends for start in range(end)):
+    for start, end in itertools.combinations(range(rows.shape[1] + 1), 2):
         np.testing.assert_array_equal(piece(start, end - start), rows[:, start:end].T)
 
 
