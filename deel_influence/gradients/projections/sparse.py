@@ -102,8 +102,8 @@ class SJLTProjection(SummedProjection):
     """A sparse Johnson-Lindenstrauss transform: s signs for each parameter [1]_, as in GraSS [2]_.
 
     Each parameter is added, with a sign, to s of the k features: s·p additions for an example in
-    place of k·p products, and no matrix in memory. The gradient rows of one layer at a time are
-    built.
+    place of k·p products, and no matrix in memory. A dense layer's gradients are made in pieces
+    that stay in the processor's cache; of other layers the rows of one at a time are built.
 
     Parameters
     ----------
