@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
@@ -13,6 +14,7 @@ from ..calculators.self_influence import SelfInfluenceCalculator
 from ..errors import LabelError
 from ..gradients.passes import Pass, query_and_train_passes
 from ..linalg.checks import check_count
+from ..linalg.eigen import blas_threads
 from ..model.influence_model import BaseInfluenceModel
 from ..model.selection import LayerKey
 from ..types import Batch, Data, IdFunction
@@ -21,9 +23,15 @@ from .features import Features
 Examples: TypeAlias = Sequence[np.ndarray]
 """Features ``(n, d)`` and labels ``(n,)``."""
 
+Ranked: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Places of points, the farthest from the query first, and 1 where the label is the same, else 0:
+int64 and int8, ``(m, n)``, or ``(m, n - 1)`` where one is left out."""
+
 MAX_PAIRS = 2**19
 """Bound on the pairs of a query and a training example that are sorted at once: 4 MiB of keys,
 which stay in the processor's cache."""
+
+LARGEST = float(np.finfo(np.float64).max)
 
 
 class KNNShapley(SelfInfluenceCalculator):
@@ -53,11 +61,15 @@ class KNNShapley(SelfInfluenceCalculator):
     reference_set
         Examples with trusted labels, batched, for which `score` takes values. None takes the
         training set itself, where no example is its own neighbour.
+    max_error
+        0 gives exact values. Above, only the ``max(k, 1 / max_error)`` nearest examples of a query
+        have a value and all others 0, and a value is off by `max_error` at most (theorem 2 of
+        [1]_); nothing has to be sorted beyond these.
 
     Raises
     ------
     ValueError
-        If ``k`` is no whole number of at least 1.
+        If ``k`` is no whole number of at least 1, or `max_error` not from 0 to 1.
 
     References
     ----------
@@ -78,9 +90,12 @@ class KNNShapley(SelfInfluenceCalculator):
         k: int = 5,
         layer: LayerKey = None,
         reference_set: Data | None = None,
+        max_error: float = 0.0,
     ) -> None:
         super().__init__(model)
         self.k = check_count("k", k)
+        self.max_error = max_error
+        self._nearest = _neighbours_needed(k, max_error)
         self.reference_set = reference_set
         self._features = Features(model, layer)
 
@@ -106,8 +121,8 @@ class KNNShapley(SelfInfluenceCalculator):
             self.engine, dataset_to_evaluate, train_set, None, device, verbose, "Features"
         )
         (*queries, _), (*train, _) = (self._read(data) for data in passes)
-        parts = _ranked_in_parts(queries, train, leave_out_self=False)
-        rows = [_by_point(order, values_by_rank(right, self.k)) for order, right in parts]
+        parts = _ranked_in_parts(queries, train, False, self._nearest)
+        rows = [_by_point(ranked, self.k, len(train[0])) for ranked in parts]
         return np.concatenate(rows).astype(self._dtype)
 
     def scored_batches(
@@ -135,8 +150,9 @@ class KNNShapley(SelfInfluenceCalculator):
     def _scores(self, queries: Examples, train: Examples, leave_out_self: bool) -> np.ndarray:
         """Return minus the mean value over queries that are other examples, shape ``(n,)``."""
         total = np.zeros(len(train[0]))
-        for order, right in _ranked_in_parts(queries, train, leave_out_self):
-            values = values_by_rank(right, self.k)
+        others = len(total) - leave_out_self
+        for order, right in _ranked_in_parts(queries, train, leave_out_self, self._nearest):
+            values = _values(right, self.k, order.shape[1] < others)
             total += np.bincount(order.ravel(), values.ravel(), minlength=len(total))
         return (-total / max(len(queries[0]) - leave_out_self, 1)).astype(self._dtype)
 
@@ -185,106 +201,145 @@ def _are_one_hot(rows: tf.Tensor) -> tf.Tensor:
     return tf.reduce_all(single & (tf.reduce_sum(zeros, axis=1) == count - 1))
 
 
-def knn_shapley_values(distances: np.ndarray, same_label: np.ndarray, k: int) -> np.ndarray:
+def knn_shapley_values(
+    distances: np.ndarray, same_label: np.ndarray, k: int, max_error: float = 0.0
+) -> np.ndarray:
     """Return the Shapley values of n points for m queries, shape ``(m, n)``.
+
+    With y_j whether the j-th nearest point has the query's label, ``s_n = y_n / max(n, k)`` and
+    ``s_j = s_{j+1} + (y_j - y_{j+1}) / max(j, k)`` for j = n - 1, ..., 1.
 
     Parameters
     ----------
     distances
-        Shape ``(m, n)``; equal ones stand in the order of the points.
+        At least 0, shape ``(m, n)``; equal ones stand in the order of the points.
     same_label
         Which points have the label of the query, shape ``(m, n)``, bool.
     k
         The number of neighbours.
+    max_error
+        See `KNNShapley`.
+
+    Raises
+    ------
+    ValueError
+        If a distance is below 0 or NaN, or another argument is out of its range.
     """
-    order, right = _ranked(np.asarray(distances, np.float64), np.asarray(same_label, bool))
-    return _by_point(order, values_by_rank(right, k))
+    distances = np.asarray(distances, np.float64)
+    if not np.all(distances >= 0):
+        message = (
+            "Argument `distances` must hold numbers >= 0. Received: an array with "
+            f"{np.sum(~(distances >= 0))} that are not. Pass norms of differences or their squares."
+        )
+        raise ValueError(message)
+    nearest = _neighbours_needed(check_count("k", k), max_error)
+    ranked = _ranked(distances, np.asarray(same_label, bool), None, nearest)
+    return _by_point(ranked, k, distances.shape[1])
 
 
-def values_by_rank(right: np.ndarray, k: int) -> np.ndarray:
-    """Return the Shapley values of the nearest point to each query, the second, ..., ``(m, n)``.
+def _neighbours_needed(k: int, max_error: float) -> int | None:
+    """Return how many neighbours of a query have a value, None for all."""
+    if not (np.ndim(max_error) == 0 and 0 <= max_error <= 1):
+        message = (
+            "Argument `max_error` must be a number from 0, which is exact, to 1. Received: "
+            f"max_error={max_error!r}."
+        )
+        raise ValueError(message)
+    return max(k, math.ceil(1 / max_error)) if max_error else None
 
-    With y_j whether the j-th has the query's label, ``s_n = y_n / max(n, k)`` and
-    ``s_j = s_{j+1} + (y_j - y_{j+1}) min(k, j) / (k j)`` for j = n - 1, ..., 1.
+
+def _values(right: np.ndarray, k: int, is_part: bool) -> np.ndarray:
+    """Return the Shapley values of points that stand in the order of their distance, ``(m, n)``.
 
     Parameters
     ----------
     right
-        y as 0 and 1, shape ``(m, n)``.
+        Whether the farthest, the second farthest, ... point has the query's label, ``(m, n)``.
     k
         The number of neighbours.
+    is_part
+        Whether there are points beyond. The farthest that is given then counts as 0, as they do.
     """
-    ranks = np.arange(1, right.shape[1] + 1)
-    steps = right.astype(np.float64)
-    steps[:, :-1] -= steps[:, 1:]
-    steps *= np.minimum(k, ranks) / (k * ranks)  # the last is 1 / max(n, k)
-    return steps[:, ::-1].cumsum(axis=1)[:, ::-1]
+    steps = np.diff(right, axis=1, prepend=np.int8(0))
+    steps[:, :1] *= not is_part
+    values = steps / np.maximum(np.arange(right.shape[1], 0, -1), k)
+    return np.cumsum(values, axis=1, out=values)
 
 
-def _by_point(order: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return values that are in the order of distance in that of the points, ``(m, n)``."""
-    found = np.empty_like(values)
-    np.put_along_axis(found, order, values, axis=1)
+def _by_point(ranked: Ranked, k: int, n: int) -> np.ndarray:
+    """Return the values in the order of the n points, ``(m, n)``."""
+    order, right = ranked
+    found = np.zeros((len(order), n))
+    np.put_along_axis(found, order, _values(right, k, order.shape[1] < n), axis=1)
     return found
 
 
 def _ranked_in_parts(
-    queries: Examples, train: Examples, leave_out_self: bool
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    queries: Examples, train: Examples, leave_out_self: bool, nearest: int | None
+) -> Iterator[Ranked]:
     """Yield what `_ranked` gives for one part of the queries after another."""
     (rows, classes), (features, labels) = queries, train
     size = max(MAX_PAIRS // len(features), 1)
-    points = tf.constant(features, tf.float64)
-    squares = tf.reduce_sum(tf.square(points), axis=1)
+    points = _with_squares(features)
+    points[:, :-2] *= -2
     for start in range(0, len(rows), size):
-        part = tf.constant(rows[start : start + size], tf.float64)
-        # The norm of the query itself, left out, does not change the order.
-        distances = (squares - 2 * tf.matmul(part, points, transpose_b=True)).numpy()
+        part = _with_squares(rows[start : start + size])
+        part[:, [-2, -1]] = part[:, [-1, -2]]  # what meets the squares of the points is one
         same = classes[start : start + size, None] == labels
         own = start + np.arange(len(same)) if leave_out_self else None
-        yield _ranked(distances, same, own)
+        with blas_threads(1):  # half as long as TensorFlow's product of float64
+            distances = part @ points.T
+        yield _ranked(distances, same, own, nearest)
+
+
+def _with_squares(rows: np.ndarray) -> np.ndarray:
+    """Return rows ``(m, d)`` in float64 with their squared norms and ones as two more columns."""
+    rows = rows.astype(np.float64)
+    squares = np.einsum("ij,ij->i", rows, rows)
+    return np.column_stack([rows, squares, np.ones(len(rows))])
 
 
 def _ranked(
-    distances: np.ndarray, same_label: np.ndarray, own: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return which point is the nearest to each query, the second, ..., and whether it is right.
+    distances: np.ndarray, same_label: np.ndarray, own: np.ndarray | None, nearest: int | None
+) -> Ranked:
+    """Return which point is the farthest from each query, the next, ..., and whether it is right.
 
-    Whole numbers are sorted several times as fast as distances with their places. So a key is
-    made of the first bits of a distance, the place of the point, and whether the point has the
-    query's label. Where the first bits do not decide, all of them do.
+    Numbers are sorted several times as fast as numbers with their places. So a key is made of the
+    first bits of minus the distance, the place of the point, and whether the point has the query's
+    label. Where the first bits do not decide, all of them do.
 
     Parameters
     ----------
     distances
-        float64, shape ``(m, n)``; equal ones stand in the order of the points.
+        float64, shape ``(m, n)``; of equal ones, the first point is the nearest. Those that
+        rounding makes negative count by their magnitude.
     same_label
         bool, shape ``(m, n)``.
     own
         For each query a point that is left out, shape ``(m,)``.
-
-    Returns
-    -------
-    Places of the points, and 1 where the label is the same, both int64, ``(m, n)``, or
-    ``(m, n - 1)`` where one is left out.
+    nearest
+        How many of the nearest are returned; None for all.
     """
     n = distances.shape[1]
-    positive = np.iinfo(np.int64).max
     low = (1 << n.bit_length() + 1) - 1
-    keys = (distances + 0.0).view(np.int64)  # -0.0 + 0.0 is 0.0
-    keys ^= (keys >> 63) & positive  # the larger the bits of a negative number, the lower it is
+    keys = np.minimum(distances, LARGEST).view(np.int64)  # infinity has no bits to spare
     keys &= ~low
-    keys |= np.arange(n) << 1
+    keys |= np.arange(n) << 1 | np.iinfo(np.int64).min
     keys |= same_label
     if own is not None:
-        keys[np.arange(len(keys)), own] = positive
-    keys.sort(axis=1)
-    keys = keys if own is None else keys[:, :-1]
-    differing = (keys[:, 1:] ^ keys[:, :-1]).view(np.uint64)
-    undecided = np.flatnonzero((differing <= low).any(axis=1))
-    order, right = (keys & low) >> 1, keys & 1
+        np.put_along_axis(keys.view(np.float64), own[:, None], -LARGEST, axis=1)
+    count = min(n - (own is not None), n if nearest is None else nearest)
+    if nearest is not None:
+        keys.view(np.float64).partition(n - count, axis=1)
+        keys = keys[:, n - count :].copy()
+    keys.view(np.float64).sort(axis=1)
+    keys = keys[:, keys.shape[1] - count :]
+    undecided = np.flatnonzero(((keys[:, 1:] ^ keys[:, :-1]) <= low).any(axis=1))
+    order = keys & low
+    right = (order & 1).astype(np.int8)
+    order >>= 1
     if len(undecided):
-        found = np.take_along_axis(distances[undecided], order[undecided], axis=1)
+        found = -np.abs(np.take_along_axis(distances[undecided], order[undecided], axis=1))
         again = np.argsort(found, axis=1, kind="stable")
         for ranked in (order, right):
             ranked[undecided] = np.take_along_axis(ranked[undecided], again, axis=1)

@@ -275,7 +275,7 @@ class BaseInfluenceCalculator(PairCalculator):
         )
         source = self._streamed(train)
         parts = []
-        for chunk in self._chunks(source, queries):
+        for chunk in self._chunks(source, queries, whole=False):
             scored = ((ids, values) for _, ids, values in source.scored(chunk))
             parts.append(best_of(chunk.ids, scored, k, order))
         return of_all_queries(parts)

@@ -87,6 +87,10 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
         """A bound on the size q of the vectors of one checkpoint. May be overridden."""
         return self.model.nb_params
 
+    @property
+    def _query_width(self) -> int:
+        return self._vector_size * self.checkpoints.count
+
     def _computed(
         self, data: Pass, hook: Callable[..., Any], arguments: tuple = (), axis: int | None = -1
     ) -> Iterator[tuple[Item, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ..utils.running import run
 from .blocks import InfluenceBlock, ScoredTraining
 from .caching import CACHE, VectorReader, vector_origin
 from .described import PAIRS, SELF, Measured
-from .queries import Queries, ScoredBatches, ScoreSource, query_chunks
+from .queries import MAX_BATCH_BYTES, Queries, ScoredBatches, ScoreSource, query_chunks
 from .self_influence import SelfInfluenceCalculator
 from .specs import scored_spec
 from .stored_matrix import StoredMatrix, write_matrix
@@ -226,9 +227,20 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
         """Yield each training batch with its influence vectors ``(b, p)``."""
         return self._computed(data, self._train_vectors, axis=0)
 
-    def _chunks(self, source: ScoreSource, queries: Pass) -> Iterator[Queries]:
-        """Yield the queries in chunks whose vectors fit a bounded amount of memory."""
-        for chunk in query_chunks(self._computed(queries, source.query_hook, axis=0)):
+    @property
+    def _query_width(self) -> int:
+        """A bound on the length of a query's vector. May be overridden."""
+        return self.model.nb_params
+
+    def _chunks(self, source: ScoreSource, queries: Pass, whole: bool = True) -> Iterator[Queries]:
+        """Yield the queries in chunks whose vectors fit a bounded amount of memory.
+
+        A batch whose vectors do not is a chunk of its own; unless it has to be ``whole`` because it
+        is handed out with its scores, several.
+        """
+        most = MAX_BATCH_BYTES // (self._query_width * self.model.dtype.size)
+        pieces = queries if whole else replace(queries, at_most=max(most, 1))
+        for chunk in query_chunks(self._computed(pieces, source.query_hook, axis=0)):
             if not self._zeros_are_usual:
                 _tell_of_flat_queries(chunk)
             yield chunk
@@ -267,7 +279,7 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
 
     def _blocks(self, source: ScoreSource, queries: Pass) -> Iterator[InfluenceBlock]:
         """Yield the scores of every pair, for each chunk of queries one block."""
-        for chunk in self._chunks(source, queries):
+        for chunk in self._chunks(source, queries, whole=False):
             parts = [(ids, values) for _, ids, values in source.scored(chunk)]
             ids = np.concatenate([ids for ids, _ in parts])
             values = np.concatenate([values for _, values in parts], axis=-1)
@@ -284,7 +296,7 @@ class PairCalculator(SelfInfluenceCalculator, Measured):
             "queries": data["digest"],
             "num_queries": data["examples"],
         }
-        chunks = self._chunks(self._streamed(train), queries)
+        chunks = self._chunks(self._streamed(train), queries, whole=False)
         write_matrix(
             *(folder, settings, chunks, train),
             lambda missing, chunk: self._streamed(missing).scored(chunk),

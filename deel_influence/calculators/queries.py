@@ -15,6 +15,12 @@ from ..utils.memory import bytes_of
 MAX_CHUNK_BYTES = 2**28
 """Bound on the vectors of the queries that share one pass over the training set."""
 
+MAX_BATCH_BYTES = 2**29
+"""Bound on the vectors of a batch of queries that is computed whole where it need not be.
+
+A fixed one, so that shards on machines with more and with less memory have the same bits. It is
+larger than that of several batches, since each piece costs a pass over the training set."""
+
 
 @dataclass(frozen=True)
 class Queries:

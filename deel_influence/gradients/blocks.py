@@ -9,10 +9,14 @@ plain definition of each of them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import TypeAlias
 
 import tensorflow as tf
+
+Piece: TypeAlias = Callable[[tf.Tensor, int], tf.Tensor]
+"""Takes the first of some columns ``(b, q)``, and their number, and returns them, turned."""
 
 SMALL_WIDTH = 128
 """Up to this many inputs, one product with the gradient rows beats two with their factors."""
@@ -41,6 +45,11 @@ class GradientBlock(ABC):
     def rows(self) -> tf.Tensor:
         """Return the gradients, shape ``(b, q)``; built once."""
         return self._rows
+
+    def in_pieces(self) -> Piece:
+        """Return what gives some columns of the gradients at a time, turned: ``(count, b)``."""
+        rows = self.rows()
+        return lambda start, count: tf.transpose(rows[:, start : start + count])
 
     def squared_norms(self) -> tf.Tensor:
         """Return ``‖g_i‖²``, shape ``(b,)``."""
@@ -211,6 +220,18 @@ class OuterBlock(FactoredBlock):
     def _build_rows(self) -> tf.Tensor:
         r, s = self._shape
         return tf.reshape(self.inputs[:, :, None] * self._delta[:, None, :], (-1, r * s))
+
+    def in_pieces(self) -> Piece:  # a_i δ_i of these columns alone, which stay in the cache
+        a, delta = tf.transpose(self.inputs), tf.transpose(self._delta)
+        s = self._shape[1]
+
+        def piece(start: tf.Tensor, count: int) -> tf.Tensor:
+            first = start // s
+            rows = a[first : first + (count - 2) // s + 2]  # as many as count columns may touch
+            products = tf.reshape(rows[:, None] * delta[None], (-1, tf.shape(delta)[1]))
+            return products[start - first * s :][:count]
+
+        return piece
 
     def squared_norms(self) -> tf.Tensor:  # ‖a‖² ‖δ‖²
         squares = tf.reduce_sum(tf.square(self._a), axis=1) + float(self._bias)

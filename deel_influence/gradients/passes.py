@@ -54,6 +54,8 @@ class Pass:
     joined
         Up to about how many examples small batches are joined to, where that takes little memory:
         see `Plan.is_flat`.
+    at_most
+        How many examples are yielded at a time: larger batches come in pieces. 0 sets no bound.
     """
 
     dataset: tf.data.Dataset
@@ -66,6 +68,7 @@ class Pass:
     ahead: bool = False
     wanted: Callable[[Item], bool] | None = None
     joined: int = 0
+    at_most: int = 0
 
     def checked(self, engine: GradientEngine, opened: bool = False) -> Pass:
         """Refuse what cannot be gone over, and return the pass.
@@ -121,7 +124,8 @@ class Pass:
         wanted = itertools.chain([first], wanted)
         if self.joined and engine.plan.is_flat:
             wanted = joined_items(wanted, self.joined, JOINED_BYTES)
-        yield from wanted
+        for item in wanted:
+            yield from item.pieces(self.at_most or item.size)
 
     def id_type(self, engine: GradientEngine) -> tf.DType:
         """Return the type of the ids; where a function reads them, of those of the first batch."""

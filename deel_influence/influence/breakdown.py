@@ -160,7 +160,7 @@ class InfluenceBreakdownCalculator(FirstOrderInfluenceCalculator):
             query_id_fn=query_id_fn,
         )
         source = self._terms(train, self._tokens_of_batch)
-        for chunk in self._chunks(source, queries):
+        for chunk in self._chunks(source, queries, whole=False):
             for batch, ids, values in source.scored(chunk):
                 yield TokenScores(batch, np.moveaxis(values, 0, 2), chunk.ids, ids)
 

@@ -27,19 +27,23 @@ def eigenpairs(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     matrix
         Shape ``(p, p)``, of any floating type.
     """
-    with _some_threads(len(matrix)):
+    with blas_threads(_cores(len(matrix))):
         return np.linalg.eigh(matrix)
 
 
 def eigenvalues(matrix: np.ndarray) -> np.ndarray:
     """Return the eigenvalues of a symmetric matrix, ascending; see `eigenpairs`."""
-    with _some_threads(len(matrix)):
+    with blas_threads(_cores(len(matrix))):
         return np.linalg.eigvalsh(matrix)
 
 
-def _some_threads(width: int) -> AbstractContextManager[Any]:
-    cores = 1 if width <= SMALL else (os.cpu_count() or 2)
-    return _controller().limit(limits=max(cores // 2, 1), user_api="blas")
+def blas_threads(count: int) -> AbstractContextManager[Any]:
+    """Return a context in which NumPy's products take so many threads at most."""
+    return _controller().limit(limits=count, user_api="blas")
+
+
+def _cores(width: int) -> int:
+    return 1 if width <= SMALL else max((os.cpu_count() or 2) // 2, 1)
 
 
 @cache

@@ -34,6 +34,7 @@ from ..utils.datasets import Item, check_dataset
 from ..utils.kernels import Kernel
 from ..utils.memory import bytes_to_hold
 from ..utils.running import run
+from ..utils.separable import Separated
 from .kernel import check_kernel_damping, kernel_inverse
 from .known_rows import KnownRows
 from .outputs import slope_along_output
@@ -104,6 +105,8 @@ class TRAK(CheckpointedCalculator):
        Behavior at Scale. ICML 2023.
     """
 
+    separable = True
+
     _made_again = frozenset({"_known"})
 
     def __init__(
@@ -161,6 +164,17 @@ class TRAK(CheckpointedCalculator):
 
     def _kernel(self, hook: Callable[..., Any], *form: Hashable) -> Kernel:
         return super()._kernel(hook, *form, self._loaded.trace)
+
+    def _separated(self) -> Separated | None:
+        projection = self._loaded.current
+        if callable(self.output_function) or not projection.tensors:
+            return None
+        form = type(projection), projection.form, self.output_function
+        return Separated(form, (self._inverse, projection.tensors), self._over)
+
+    def _over(self, tensors: tuple[tf.Tensor, tuple[tf.Tensor, ...]]) -> TRAK:
+        inverse, drawn = tensors
+        return self._altered(_inverse=inverse, _loaded=self._loaded.over(drawn))
 
     def _stream(self, data: Pass) -> Iterator[Item]:
         if self._fitted_on not in (None, self.checkpoints.fingerprints()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,18 @@ class Item:
     def form(self) -> tuple:
         """The shapes of an example's tensors."""
         return tuple(tuple(t.shape[1:]) for t in tf.nest.flatten((self.batch, self.features)))
+
+    def pieces(self, size: int) -> Iterator[Item]:
+        """Yield the examples in items of so many; the last may have fewer."""
+        if self.size <= size:
+            yield self
+            return
+        for start in range(0, self.size, size):
+            rows = slice(start, start + size)
+            batch, features = tf.nest.map_structure(
+                lambda t, rows=rows: t[rows], (self.batch, self.features)
+            )
+            yield replace(self, ids=self.ids[rows], batch=batch, features=features, parts=())
 
     @classmethod
     def joined(cls, parts: Sequence[Item]) -> Item:

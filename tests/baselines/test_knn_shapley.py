@@ -40,7 +40,7 @@ def by_definition(distances: np.ndarray, same: np.ndarray, k: int) -> np.ndarray
 @pytest.mark.parametrize("k", [1, 3, 6, 9])
 def test_values_are_shapley_values(k):
     generator = np.random.default_rng(0)
-    distances, same = generator.normal(size=(2, 6)), generator.random((2, 6)) < 0.5
+    distances, same = generator.random((2, 6)), generator.random((2, 6)) < 0.5
     expected = [by_definition(d, s, k) for d, s in zip(distances, same, strict=True)]
     assert_close(knn_shapley_values(distances, same, k), expected)
 
@@ -60,10 +60,11 @@ def by_recursion(distances: np.ndarray, same: np.ndarray, k: int) -> np.ndarray:
 
 def distances_of_kind(kind: str, n: int) -> np.ndarray:
     generator = np.random.default_rng(3)
-    normal = generator.normal(size=(4, n))  # of either sign
-    tied = np.round(normal)  # -0.0 and 0.0 among them
+    normal = np.abs(generator.normal(size=(4, n)))
+    tied = np.round(normal) * np.where(normal < 0.3, -1, 1)  # -0.0 and 0.0 among them
     last_bits = 1 + generator.integers(0, 50, (4, n)) * np.finfo(float).eps
-    far = np.where(generator.random((4, n)) < 0.2, np.inf, normal)
+    largest = np.where(normal < 0.5, np.finfo(float).max, np.inf)
+    far = np.where(generator.random((4, n)) < 0.2, largest, normal)
     kinds = {"normal": normal, "tied": tied, "last bits": last_bits, "infinite": far}
     return {**kinds, "all": np.concatenate(list(kinds.values()))}[kind]
 
@@ -79,6 +80,23 @@ def test_values_are_those_of_the_recursion_whatever_the_distances(kind, n):
     expected = [by_recursion(d, s, 5) for d, s in zip(distances, same, strict=True)]
     # Sums of n numbers in float64.
     assert_close(knn_shapley_values(distances, same, 5), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["normal", "tied", "infinite"])
+@pytest.mark.parametrize("max_error", [0.5, 0.03, 0.003])
+def test_with_an_error_the_nearest_have_exact_differences_and_the_others_no_value(kind, max_error):
+    distances = distances_of_kind(kind, 301)
+    same = np.random.default_rng(4).random(distances.shape) < 0.3
+    exact = knn_shapley_values(distances, same, 5)
+    values = knn_shapley_values(distances, same, 5, max_error)
+    count = max(5, int(np.ceil(1 / max_error)))  # 5, 34, 334: all of them
+    order = np.argsort(distances, axis=1, kind="stable")
+    for row, by_rank, truth in zip(values, order, exact, strict=True):
+        nearest, others = by_rank[:count], by_rank[count:]
+        last = truth[nearest[-1]] if len(others) else 0
+        assert_close(row[nearest], truth[nearest] - last, rtol=1e-12)
+        assert not np.any(row[others])
+    assert np.max(np.abs(values - exact)) <= max_error
 
 
 @pytest.mark.parametrize(("kind", "queries"), [("normal", 0), ("last bits", 4), ("all", 12)])
@@ -142,15 +160,17 @@ def test_scores_are_minus_the_mean_value_for_the_reference_set(model):
     assert_close(calculator.score(batches(TRAIN)), -expected_values(model, 4).mean(axis=0), 1e-6)
 
 
-def test_without_a_reference_set_no_example_is_its_own_neighbour(model):
-    scores = KNNShapley(model, k=3).score(batches(TRAIN, 5))
+@pytest.mark.parametrize("max_error", [0.0, 0.1])
+def test_without_a_reference_set_no_example_is_its_own_neighbour(model, max_error):
+    scores = KNNShapley(model, k=3, max_error=max_error).score(batches(TRAIN, 5))
     expected = np.zeros(N)
     points = features(model, TRAIN[0])
     for j in range(N):
         others = np.arange(N) != j
         distances = np.linalg.norm(points[others] - points[j], axis=1)
         same = TRAIN[1][others] == TRAIN[1][j]
-        expected[others] -= knn_shapley_values(distances[None], same[None], 3)[0] / (N - 1)
+        values = knn_shapley_values(distances[None], same[None], 3, max_error)[0]
+        expected[others] -= values / (N - 1)
     assert_close(scores, expected, 1e-5)
 
 
@@ -182,6 +202,10 @@ def test_wrong_labels_come_first(model):
 def test_what_cannot_be_valued_is_refused(model):
     with pytest.raises(ValueError, match="`k` must be a whole number >= 1"):
         KNNShapley(model, k=0)
+    with pytest.raises(ValueError, match="`max_error` must be a number from 0"):
+        KNNShapley(model, max_error=2)
+    with pytest.raises(ValueError, match="`distances` must hold numbers >= 0"):
+        knn_shapley_values(np.array([[1.0, -1.0]]), np.array([[True, False]]), 1)
     unlabelled = BaseInfluenceModel(model.model, loss_function=lambda _, y: tf.reduce_sum(y, -1))
     with pytest.raises(LabelError, match="one class for each example"):
         KNNShapley(unlabelled).score(batches((TRAIN[0], np.zeros((N, 2, 2)))))

@@ -14,6 +14,7 @@ from deel_influence.ihvp import EKFACIHVP, InverseHessianVectorProduct
 from deel_influence.influence import FirstOrderInfluenceCalculator
 from deel_influence.model import BaseInfluenceModel
 from deel_influence.trac_in import GradientCosine, GradientDot
+from deel_influence.trak import TRAK
 from tests.calculators.test_contract import arrays
 from tests.calculators.test_values import model
 from tests.oracles import assert_close
@@ -30,7 +31,20 @@ FITS = {
     "datainf": ("datainf", {"damping": 0.1}),
 }
 
+
+def trak(wrapped: BaseInfluenceModel, seed: int, measurement: str | None, projection: str) -> TRAK:
+    return TRAK(
+        *(wrapped, TRAIN, projection, 9),
+        damping=0.1,
+        seed=seed,
+        output_function=measurement or "margin",
+        verbose=0,
+    )
+
+
 DOTS = {
+    "trak, rademacher": (trak, {"projection": "rademacher"}),
+    "trak, sjlt": (trak, {"projection": "sjlt"}),
     "dot": (GradientDot, {}),
     "cosine": (GradientCosine, {}),
     "dot, rademacher": (GradientDot, {"projection": "rademacher", "projection_dim": 9}),

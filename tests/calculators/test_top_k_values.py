@@ -8,9 +8,11 @@ import pytest
 from deel_influence.calculators import InfluenceBlock, TopK
 from deel_influence.errors import DataSourceError
 from deel_influence.influence import FirstOrderInfluenceCalculator
+from deel_influence.trac_in import TracIn
 from deel_influence.utils import ORDER, with_ids
 from tests.calculators.test_contract import QUERIES, TRAIN
 from tests.calculators.test_values import model
+from tests.oracles import assert_close
 
 
 def best(values: np.ndarray, ids: np.ndarray, k: int, order: ORDER) -> tuple[list, list]:
@@ -49,6 +51,35 @@ def test_shards_merge_to_the_whole_and_more_than_there_are_is_all():
             np.testing.assert_array_equal(merged.train_ids, whole.train_ids)
             np.testing.assert_allclose(merged.values, whole.values, rtol=1e-5)
     assert whole.train_ids.shape[1] == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("make", "at_once"),
+    [
+        (lambda m: FirstOrderInfluenceCalculator(m, TRAIN, "identity"), 2),
+        (lambda m: TracIn([m, m], 0.1), 1),  # with vectors of twice the length
+    ],
+    ids=["influence", "tracin"],
+)
+def test_a_batch_of_queries_with_too_long_vectors_is_computed_in_pieces(make, at_once, monkeypatch):
+    calculator = make(model())
+    queries = QUERIES.unbatch().batch(5)
+    matrix = calculator.influence_matrix(queries, TRAIN, verbose=0)
+    best = calculator.find_top_k(queries, TRAIN, 3, verbose=0)
+    vector = calculator.model.nb_params * calculator.model.dtype.size
+    monkeypatch.setattr("deel_influence.calculators.pairs.MAX_BATCH_BYTES", 2 * vector + 1)
+    blocks = list(calculator.influence_blocks(queries, TRAIN, verbose=0))
+    # Those of a chunk have more bytes than this, so that pieces are not joined again.
+    monkeypatch.setattr("deel_influence.calculators.queries.MAX_CHUNK_BYTES", 1)
+    pieces = list(calculator.influence_blocks(queries, TRAIN, verbose=0))
+    assert [len(block.query_ids) for block in blocks] == [len(matrix)]
+    assert max(len(block.query_ids) for block in pieces) == at_once
+    # Products of matrices of another height may round otherwise.
+    assert_close(np.concatenate([block.values for block in pieces]), matrix, 1e-6)
+    found = calculator.find_top_k(queries, TRAIN, 3, verbose=0)
+    np.testing.assert_array_equal(found.train_ids, best.train_ids)
+    sizes = [len(scores) for _, scores, _ in calculator.top_k(queries, TRAIN, 3)]
+    assert sizes == [len(batch[0]) for batch in queries]
 
 
 def parts() -> tuple[TopK, TopK]:

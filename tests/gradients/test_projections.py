@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 
 import keras
@@ -22,6 +23,7 @@ from deel_influence.gradients.projections import (
     SJLTProjection,
     dense,
     resolve_projection,
+    sparse,
 )
 from deel_influence.model import BaseInfluenceModel
 from deel_influence.utils.kernels import Kernel
@@ -51,6 +53,7 @@ def test_projected_gradients_are_the_map_applied_to_the_rows(case, monkeypatch):
     engine = GradientEngine.of(model)
     engine.prepare(data)
     monkeypatch.setattr(dense, "DRAWN_ENTRIES", 200)
+    monkeypatch.setattr(sparse, "PIECE", 50)
     kinds = {name: make(model, seed=3) for name, make in MAKERS.items()}
 
     def project(batch) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -79,6 +82,15 @@ def test_a_rule_that_is_set_aside_changes_no_feature(name):
     engine.plan = engine.plan.without(model.model.layers[:1])
     assert engine.fallback_variables
     assert_close(projection.project(engine.gradients(batch())), before, 1e-12)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_pieces_of_a_dense_layer_are_columns_of_its_rows(bias):
+    a, delta = np.random.default_rng(0).normal(size=(2, 3, 4))
+    block = OuterBlock(tf.constant(a), tf.constant(delta[:, :3]), bias)
+    piece, rows = block.in_pieces(), block.rows().numpy()
+    for start, end in itertools.combinations(range(rows.shape[1] + 1), 2):
+        np.testing.assert_array_equal(piece(start, end - start), rows[:, start:end].T)
 
 
 @KINDS

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,7 @@ import tensorflow as tf
 from ...linalg.checks import check_count
 from ...model.influence_model import BaseInfluenceModel, check_influence_model
 from ..batch_gradients import BatchGradients
+from ..blocks import GradientBlock, Piece, RowsBlock
 
 DEFAULT_DIM = 2048
 """How many features there are, unless told."""
@@ -218,28 +219,84 @@ class IdentityProjection(Projection):
         return tf.convert_to_tensor(coordinates)
 
 
-def summed_over_parts(
-    gradients: BatchGradients,
-    sizes: Sequence[int],
-    product: Callable[[int, tf.Tensor], tf.Tensor],
-) -> tf.Tensor:
-    """Return ``Σ product(part, rows)`` over the watched variables, shape ``(b, k)``.
+class SummedProjection(Projection):
+    """A projection that goes through the parameters piece by piece.
 
-    One block comes after the other, so that only one has its gradient rows in memory.
+    One block comes after the other, so that only one has its gradient rows in memory; a dense layer
+    applied once has none: its pieces are made as they are needed.
+
+    To be implemented by subclasses: `_added`.
+    """
+
+    def project(self, gradients: BatchGradients) -> tf.Tensor:
+        blocks = [(placed.block, placed.parts) for placed in gradients.blocks]
+        return self._summed(blocks, tf.shape(gradients.losses)[0])
+
+    def apply(self, vectors: tf.Tensor) -> tf.Tensor:
+        parts = tuple(range(len(self.layout.sizes)))
+        return self._summed([(RowsBlock(vectors), parts)], tf.shape(vectors)[0])
+
+    @abstractmethod
+    def _added(self, part: int, piece: Piece, total: tf.Tensor) -> tf.Tensor:
+        """Return the features ``(b, k)`` with those of a variable. To be implemented by subclasses.
+
+        Parameters
+        ----------
+        part
+            The index of the variable.
+        piece
+            Gives some of its columns at a time, see `GradientBlock.in_pieces`.
+        total
+            The features of others.
+        """
+
+    def _summed(
+        self, blocks: Sequence[tuple[GradientBlock, tuple[int, ...]]], num_rows: tf.Tensor
+    ) -> tf.Tensor:
+        total = tf.zeros((num_rows, self.size), self.dtype)
+        for block, parts in blocks:
+            with tf.control_dependencies([total]):
+                piece, first = block.in_pieces(), 0
+                for part in parts:
+                    total = self._added(part, partial(_later, piece, first), total)
+                    first += self.layout.sizes[part]
+        return total
+
+
+def _later(piece: Piece, first: int, start: tf.Tensor, count: int) -> tf.Tensor:
+    return piece(first + start, count)
+
+
+def over_pieces(
+    size: int,
+    width: int,
+    step: Callable[[tf.Tensor, int, tf.Tensor], tf.Tensor],
+    total: tf.Tensor,
+) -> tf.Tensor:
+    """Return what ``step(index, count, total)`` makes of a total, for one piece after the other.
+
+    They come one after the other also where TensorFlow could take several at a time, whose
+    tensors would fill the memory.
 
     Parameters
     ----------
-    gradients
-        Those of a batch.
-    sizes
-        Entries of each variable.
-    product
-        Takes the index of a variable and its columns ``(b, size)``.
+    size
+        Entries of a variable.
+    width
+        How many of them are a piece; the last may have fewer.
+    step
+        Takes which piece it is, from 0, and its number of entries.
+    total
+        The first one.
     """
-    total = None
-    for placed in gradients.blocks:
-        with tf.control_dependencies([] if total is None else [total]):
-            split = tf.split(placed.block.rows(), [sizes[part] for part in placed.parts], axis=1)
-            products = [product(*pair) for pair in zip(placed.parts, split, strict=True)]
-            total = tf.add_n(products if total is None else [total, *products])
-    return total
+    whole, rest = divmod(size, width)
+    if whole == 1:
+        total = step(tf.constant(0), width, total)
+    else:
+        _, total = tf.while_loop(
+            lambda i, _: i < whole,
+            lambda i, so_far: (i + 1, step(i, width, so_far)),
+            (tf.constant(0), total),
+            parallel_iterations=1,
+        )
+    return step(tf.constant(whole), rest, total) if rest else total

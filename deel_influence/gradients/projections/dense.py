@@ -13,7 +13,8 @@ from ...linalg.checks import check_count
 from ...model.influence_model import BaseInfluenceModel
 from ...utils.memory import bytes_to_hold
 from ..batch_gradients import BatchGradients
-from .base import DEFAULT_DIM, Projection, summed_over_parts
+from ..blocks import Piece
+from .base import DEFAULT_DIM, SummedProjection, over_pieces
 
 KEPT_ENTRIES = 2**24
 """Up to this many entries, 64 MiB in float32, the matrix is kept whole; else it has slices."""
@@ -27,7 +28,7 @@ SIGNS_OF_BYTE = 1.0 - 2.0 * np.unpackbits(
 """The signs of the eight bits of each byte, the lowest first, shape ``(256, 8)``."""
 
 
-class DenseProjection(Projection):
+class DenseProjection(SummedProjection):
     """``P`` of independent entries with mean 0 and variance ``1/k``.
 
     ``Var (Px)ᵀ(Py) ≤ (‖x‖²‖y‖² + (xᵀy)²) / k``, whatever the vectors are. A matrix of more
@@ -93,13 +94,12 @@ class DenseProjection(Projection):
     def project(self, gradients: BatchGradients) -> tf.Tensor:
         if self.is_whole:
             return gradients.dot(self._matrix)
-        return summed_over_parts(gradients, self.layout.sizes, self._product)
+        return super().project(gradients)
 
     def apply(self, vectors: tf.Tensor) -> tf.Tensor:
         if self.is_whole:
             return tf.matmul(vectors, self._matrix, transpose_b=True)
-        columns = tf.split(vectors, self.layout.sizes, axis=1)
-        return tf.add_n([self._product(part, rows) for part, rows in enumerate(columns)])
+        return super().apply(vectors)
 
     def adjoint(self, coordinates: tf.Tensor) -> tf.Tensor:
         if self.is_whole:
@@ -118,23 +118,14 @@ class DenseProjection(Projection):
         drawn = [self._drawn_slice(part, index, seed) for index in range(count)]
         return tf.concat(drawn, axis=0)[:size]
 
-    def _product(self, part: int, rows: tf.Tensor) -> tf.Tensor:
-        """Return the product ``(r, k)`` of one variable's columns with its slices of P."""
-        width = self._slice_width(part)
-        whole, rest = divmod(self.layout.sizes[part], width)
+    def _added(self, part: int, piece: Piece, total: tf.Tensor) -> tf.Tensor:
+        size, width = self.layout.sizes[part], self._slice_width(part)
 
-        def step(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            piece = rows[:, i * width : (i + 1) * width]
-            return i + 1, total + tf.matmul(piece, self._slice(part, i))
+        def step(i: tf.Tensor, count: int, so_far: tf.Tensor) -> tf.Tensor:
+            entries = self._slice(part, i)[:count]
+            return so_far + tf.matmul(piece(i * width, count), entries, transpose_a=True)
 
-        total = tf.zeros((tf.shape(rows)[0], self.size), self.dtype)
-        # One after the other: drawn at the same time, the slices would fill the memory.
-        _, total = tf.while_loop(
-            lambda i, _: i < whole, step, (tf.constant(0), total), parallel_iterations=1
-        )
-        if rest:
-            total += tf.matmul(rows[:, whole * width :], self._slice(part, whole)[:rest])
-        return total
+        return over_pieces(size, width, step, total)
 
     def _adjoint_in_slices(self, coordinates: tf.Tensor) -> tf.Tensor:
         """Return ``Pᵀ c``, shape ``(r, p)``, by one slice of P after the other."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import tensorflow as tf
 
 from ...model.influence_model import BaseInfluenceModel
@@ -40,6 +42,12 @@ class LoadedProjection:
     def __reduce__(self) -> tuple:
         """Pickle and copy what it is made of; the next `load` draws again."""
         return LoadedProjection, (self._first, self._model)
+
+    def over(self, drawn: Iterable[tf.Tensor]) -> LoadedProjection:
+        """Return the like whose `current` reads its tensors from others."""
+        twin = LoadedProjection(self._first, self._model)
+        twin.current = self.current.with_tensors(drawn)
+        return twin
 
     def load(self, seed: int) -> None:
         """Make `current` the projection of a seed."""

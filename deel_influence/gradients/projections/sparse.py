@@ -11,8 +11,14 @@ import tensorflow as tf
 from ...linalg.checks import check_count
 from ...model.influence_model import BaseInfluenceModel
 from ..batch_gradients import BatchGradients
-from ..blocks import FactoredBlock, GradientBlock
-from .base import DEFAULT_DIM, Projection, summed_over_parts
+from ..blocks import FactoredBlock, GradientBlock, Piece, RowsBlock
+from .base import DEFAULT_DIM, Projection, SummedProjection, over_pieces
+
+PIECE = 2**12
+"""Entries of a gradient that are summed at a time: of a batch of 128, 2 MiB."""
+
+PIECE_OF_GPU = 2**18
+"""The same on a GPU, for which small pieces are too little work."""
 
 
 class SparseSigns:
@@ -44,12 +50,27 @@ class SparseSigns:
 
     def apply(self, rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Return the products ``(r, k)`` with rows ``(r, q)``; the seed is an int64 scalar."""
-        columns = tf.transpose(rows)
-        sums = [
-            tf.math.unsorted_segment_sum(columns * signs[:, None], places, self._shape[0])
-            for places, signs in self._drawn(rows.dtype, seed)
-        ]
-        return tf.transpose(tf.add_n(sums))
+        total = tf.zeros((tf.shape(rows)[0], self._shape[0]), rows.dtype)
+        return self.added(RowsBlock(rows).in_pieces(), seed, total)
+
+    def added(self, piece: Piece, seed: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        """Return ``total (r, k)`` and the products with rows that come in pieces.
+
+        What is made of a piece stays in the processor's cache.
+        """
+        drawn = self._drawn(total.dtype, seed)
+        num_features, size = self._shape
+        width = min(PIECE_OF_GPU if tf.config.list_logical_devices("GPU") else PIECE, size)
+
+        def step(i: tf.Tensor, count: int, so_far: tf.Tensor) -> tf.Tensor:
+            first = i * width
+            entries, end = piece(first, count), first + count
+            for places, signs in drawn:
+                signed = entries * signs[first:end, None]
+                so_far += tf.math.unsorted_segment_sum(signed, places[first:end], num_features)
+            return so_far
+
+        return tf.transpose(over_pieces(size, width, step, tf.transpose(total)))
 
     def adjoint(self, coordinates: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Return the products ``(r, q)`` of the transpose with rows ``(r, k)``."""
@@ -77,12 +98,12 @@ class SparseSigns:
         ]
 
 
-class SJLTProjection(Projection):
+class SJLTProjection(SummedProjection):
     """A sparse Johnson-Lindenstrauss transform: s signs for each parameter [1]_, as in GraSS [2]_.
 
     Each parameter is added, with a sign, to s of the k features: s·p additions for an example in
-    place of k·p products, and no matrix in memory. The gradient rows of one layer at a time are
-    built.
+    place of k·p products, and no matrix in memory. A dense layer's gradients are made in pieces
+    that stay in the processor's cache; of other layers the rows of one at a time are built.
 
     Parameters
     ----------
@@ -135,13 +156,6 @@ class SJLTProjection(Projection):
         """Yield the seed itself."""
         yield tf.constant(seed, tf.int64)
 
-    def project(self, gradients: BatchGradients) -> tf.Tensor:
-        return summed_over_parts(gradients, self.layout.sizes, self._product)
-
-    def apply(self, vectors: tf.Tensor) -> tf.Tensor:
-        columns = tf.split(vectors, self.layout.sizes, axis=1)
-        return tf.add_n([self._product(part, rows) for part, rows in enumerate(columns)])
-
     def adjoint(self, coordinates: tf.Tensor) -> tf.Tensor:
         (seed,) = self.tensors
         return tf.concat([signs.adjoint(coordinates, seed) for signs in self._signs], axis=1)
@@ -149,8 +163,8 @@ class SJLTProjection(Projection):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "nonzeros": self.nonzeros}
 
-    def _product(self, part: int, rows: tf.Tensor) -> tf.Tensor:
-        return self._signs[part].apply(rows, self.tensors[0])
+    def _added(self, part: int, piece: Piece, total: tf.Tensor) -> tf.Tensor:
+        return self._signs[part].added(piece, self.tensors[0], total)
 
 
 class MaskProjection(Projection):
