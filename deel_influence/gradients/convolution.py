@@ -217,6 +217,25 @@ class ConvolutionBlock(FactoredBlock):
             return kernel
         return tf.concat([kernel, tf.reduce_sum(deltas, axis=1)], axis=1)
 
+    def dot(self, vectors: tf.Tensor) -> tf.Tensor:
+        if vectors.shape[0] != 1:
+            return super().dot(vectors)
+        # δ times the convolution with the vector as its kernel: no product for each example.
+        geometry, filters = self._geometry, self._filters
+        shape = (*geometry.kernel_size, self._channels // geometry.groups, filters)
+        size = math.prod(shape)
+        along = tf.nn.convolution(
+            tf.pad(self._x, [[0, 0], *geometry.pads(self._x), [0, 0]]),
+            tf.reshape(vectors[0, :size], shape),
+            strides=geometry.strides,
+            padding="VALID",
+            dilations=geometry.dilation,
+        )
+        if self._bias:
+            along += vectors[0, size:]
+        axes = list(range(1, along.shape.rank))
+        return tf.reduce_sum(along * self._delta, axis=axes)[:, None]
+
     def squared_norms(self) -> tf.Tensor:
         positions = math.prod(n if n is not None else 0 for n in self._delta.shape[1:-1])
         if positions and self.matrix_shape and prefers_gram(positions, *self.matrix_shape):
