@@ -223,9 +223,10 @@ class ConvolutionBlock(FactoredBlock):
         size = math.prod(self._kernel_shape)
         along = self._convolved(tf.reshape(vectors[0, :size], self._kernel_shape))
         if self._bias:
-            along += vectors[0, size:]
-        axes = list(range(1, along.shape.rank))
-        return tf.reduce_sum(along * self._delta, axis=axes)[:, None]
+            along = tf.nn.bias_add(along, vectors[0, size:])
+        b = tf.shape(along)[0]
+        rows, columns = tf.reshape(along, (b, 1, -1)), tf.reshape(self._delta, (b, -1, 1))
+        return tf.matmul(rows, columns)[:, 0]
 
     def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
         if weights.shape[0] != 1 or not self._is_plain:
@@ -254,12 +255,14 @@ class ConvolutionBlock(FactoredBlock):
 
     def _convolved(self, kernel: tf.Tensor) -> tf.Tensor:
         """Return the inputs' convolution with a kernel, without a bias, shaped as the deltas."""
-        geometry = self._geometry
+        geometry, x, padding = self._geometry, self._x, self._geometry.padding
+        if padding == "causal":
+            x, padding = tf.pad(x, [[0, 0], *geometry.pads(x), [0, 0]]), "valid"
         return tf.nn.convolution(
-            tf.pad(self._x, [[0, 0], *geometry.pads(self._x), [0, 0]]),
+            x,
             kernel,
             strides=geometry.strides,
-            padding="VALID",
+            padding=padding.upper(),
         )
 
     def squared_norms(self) -> tf.Tensor:
