@@ -1,9 +1,9 @@
 """Measure what recording influence in ``fit`` costs, and what older gradients of queries change.
 
 Run ``python benchmarks/capture.py [--rounds N] [--out FILE]``. The MLP and the CNN of the
-benchmarks are trained by ``fit``, plainly and with callbacks in turns; an epoch's processor time is
-the least of all rounds, the first epoch of each fit apart, which compiles. Ratios are to the plain
-epoch. Values with gradients of the queries that are computed anew now and then are compared with
+benchmarks are trained by ``fit`` on one thread, plainly and with callbacks in turns; an epoch's
+processor time is the least of all rounds, the first epoch of each fit apart, which compiles. Ratios
+are to the plain epoch. Values with gradients of the queries that are computed anew now and then are compared with
 those of every step. Writes JSON with the environment.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from environment import write_json
 from models import CASES
 from scipy.stats import spearmanr
@@ -24,7 +25,7 @@ from deel_influence.model import BaseInfluenceModel
 from deel_influence.training_dynamics import InRunRecorder, TrainingDynamics
 
 RESULTS = Path(__file__).parent / "results" / "capture.json"
-BATCH, EPOCHS = 128, 4
+BATCH, EPOCHS = 128, 6
 EXAMPLES = {"mlp": 8_192, "cnn": 1_024}
 RECORDED: dict[str, dict[str, Any]] = {
     "mean of 64 queries": {"m": 64},
@@ -132,6 +133,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    # Threads that wait for others use up processor time as well.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     found = {}
     for name in EXAMPLES:
         problem = Problem(name)
