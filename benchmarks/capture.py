@@ -3,8 +3,8 @@
 Run ``python benchmarks/capture.py [--rounds N] [--out FILE]``. The MLP and the CNN of the
 benchmarks are trained by ``fit`` on one thread, plainly and with callbacks in turns; an epoch's
 processor time is the least of all rounds, the first epoch of each fit apart, which compiles. Ratios
-are to the plain epoch. Values with gradients of the queries that are computed anew now and then are compared with
-those of every step. Writes JSON with the environment.
+are to the plain epoch. Values with gradients of the queries that are computed anew now and then are
+compared with those of every step. Writes JSON with the environment.
 """
 
 from __future__ import annotations
