@@ -183,8 +183,8 @@ def test_stale_gradients_and_compiled_steps_leave_the_weights_alone(options):
     stop = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=10.0)
     plain = network(**options)
     for _ in range(2):  # a second fit goes on
-        fit_arrays(model, recorder, stop, epochs=2)
-        fit_arrays(plain, stop, epochs=2)
+        fit_arrays(model, recorder, stop, epochs=2, batch_size=6)
+        fit_arrays(plain, stop, epochs=2, batch_size=6)
     np.testing.assert_array_equal(weights_of(model), weights_of(plain))
     assert recorder.recorded.next_epoch == 4
     assert recorder.recorded.values.shape == (1, N, 1)
