@@ -29,7 +29,7 @@ FLOOR_TESTS := tests/model/test_keras_internals.py tests/gradients/test_engine.p
     tests/cli/test_triage.py tests/cli/test_demo.py tests/test_extras.py \
     tests/test_tfds_on_demand.py tests/utils/test_files.py tests/utils/test_records.py \
     tests/utils/test_digests.py tests/utils/test_lazy.py tests/store/test_index.py tests/calculators/test_portable.py \
-    tests/unrolled/test_recorded_run.py tests/trac_in/test_source.py
+    tests/unrolled/test_recorded_run.py tests/trac_in/test_source.py tests/training_dynamics/test_in_run.py
 
 # Apache Beam, which needs older protobuf and pyarrow, in an environment of its own.
 BEAM_VENV := .venv-beam

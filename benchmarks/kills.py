@@ -1,12 +1,12 @@
 """Kill long runs at random moments, resume them, and compare what comes out byte by byte.
 
 Run ``python benchmarks/kills.py [--kills N] [--only RUN...] [--out FILE]``. Each long run (scores,
-an index, the sums of a fit, all in shards) is started in a process that is killed by SIGKILL after
-a random time, or a random time after it wrote a random number of files, and started again in the
-same folder until it ends; then from the beginning, until it
-was killed N times. Writes JSON with the environment: how often it was killed, before it had begun
-to write and after, how many folders it finished, and in how many of these a file or the result was
-another than that of a run that nobody killed.
+an index and the sums of a fit, all in shards; a matrix in a folder; a cross-fit) is started in a
+process that is killed by SIGKILL after a random time, or a random time after it wrote a random
+number of files, and started again in the same folder until it ends; then from the beginning, until
+it was killed N times. Writes JSON with the environment: how often it was killed, before it had
+begun to write and after, how many folders it finished, and in how many of these a file or the
+result was another than that of a run that nobody killed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ import numpy as np
 import tensorflow as tf
 from environment import write_json
 
+from deel_influence.calculators import parts
 from deel_influence.influence import FirstOrderInfluenceCalculator
+from deel_influence.labels import cross_fit
 from deel_influence.model import BaseInfluenceModel
 from deel_influence.shards import Shard, build_index_in_shards, fit_in_shards, score_in_shards
 from deel_influence.utils import with_ids
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
 N, BATCH, SHARDS, PART = 2_400, 10, 12, 40
+QUERIES = 8
 LATEST = 0.6  # of a run's seconds, because what is left of it takes less
 PAUSE = 0.01  # before each batch, so that a run takes seconds and a kill falls anywhere in it
 
@@ -95,7 +98,33 @@ def fit(folder: Path) -> bytes:
     return fitted.solve(np.eye(2, model.nb_params, dtype="float32")).numpy().tobytes()
 
 
-RUNS: dict[str, Callable[[Path], bytes]] = {"score": score, "index": index, "fit": fit}
+def matrix(folder: Path) -> bytes:
+    """Write the influence on some queries to a folder in small parts, and return it."""
+    parts.PART_BYTES = 4 * QUERIES * PART
+    queries = tuple(array[:QUERIES] for array in arrays())
+    stored = calculator().influence_matrix(queries, slow_rows(0, N), store=folder)
+    return np.asarray(stored).tobytes()
+
+
+def crossed(folder: Path) -> bytes:
+    """Train a model for each fold, and return the probabilities."""
+
+    def build() -> keras.Model:
+        model = wrapped().model
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
+    found = cross_fit(build, arrays(), SHARDS, epochs=2, path=folder, verbose=0)
+    return np.asarray(found.held_out).tobytes()
+
+
+RUNS: dict[str, Callable[[Path], bytes]] = {
+    "score": score,
+    "index": index,
+    "fit": fit,
+    "matrix": matrix,
+    "cross-fit": crossed,
+}
 
 
 def started(run: Callable[[Path], bytes], folder: Path, result: Path) -> int:

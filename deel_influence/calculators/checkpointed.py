@@ -15,7 +15,7 @@ from ..gradients.passes import Pass
 from ..model.checkpoints import Checkpoints
 from ..model.measurements import Measurement
 from ..utils.datasets import Item
-from ..utils.memory import bytes_of
+from ..utils.memory import bytes_of, working_bytes
 from ..utils.progress import progress_bar
 from ..utils.running import run
 from .base import BaseInfluenceCalculator
@@ -170,7 +170,7 @@ class CheckpointedCalculator(BaseInfluenceCalculator, ABC):
         for item in items:
             held.append(item)
             held_bytes += bytes_of(item.batch) + item.size * width * self.model.dtype.size
-            if held_bytes >= MAX_BLOCK_BYTES:
+            if held_bytes >= working_bytes(MAX_BLOCK_BYTES):
                 yield held
                 held, held_bytes = [], 0
         if held:

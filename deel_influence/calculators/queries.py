@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from ..types import Batch
 from ..utils.datasets import Item
-from ..utils.memory import bytes_of
+from ..utils.memory import bytes_of, working_bytes
 
 MAX_CHUNK_BYTES = 2**28
-"""Bound on the vectors of the queries that share one pass over the training set."""
+"""Bound on the vectors of the queries that share one pass, where no `memory_limit` is lower."""
 
 MAX_BATCH_BYTES = 2**29
 """Bound on the vectors of a batch of queries that is computed whole where it need not be.
@@ -82,7 +82,7 @@ def query_chunks(computed: Iterator[tuple[Item, tf.Tensor]]) -> Iterator[Queries
     held_bytes = 0
     for item, vectors in computed:
         size = bytes_of(vectors)
-        if held and held_bytes + size > MAX_CHUNK_BYTES:
+        if held and held_bytes + size > working_bytes(MAX_CHUNK_BYTES):
             yield _join(held)
             held, held_bytes = [], 0
         held.append((item, vectors))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,11 +38,17 @@ class Tap:
         Its pre-activation output, shape ``(b, ...)``.
     mask
         Keras's mask of the inputs, bool, false at padding, shape ``(b, ...)``; None without one.
+    in_training
+        Whether the layer was called with ``training=True``.
+    gradient
+        In the output, where `listening` noted a backward pass; else None.
     """
 
     inputs: tf.Tensor
     output: tf.Tensor
     mask: tf.Tensor | None = None
+    in_training: bool = False
+    gradient: tf.Tensor | None = None
 
 
 @dataclass
@@ -176,15 +182,58 @@ def _tapped_call(
     """Call the model with taps on ``layers``; return its outputs, the taps and the masks."""
     taps: list[list[Tap]] = [[] for _ in layers]
     masks: list[Any] = []
+
+    def watched(tap: Tap) -> tf.Tensor:
+        # A tensor of its own: watching the layer's input where the layer returns it unchanged
+        # would add up the gradients of both.
+        output = tf.identity(tap.output)
+        for tape in tapes:
+            tape.watch(output)
+        return output
+
     with TRACING, ExitStack() as stack:
         for layer in all_layers(model.model) if layers else []:
             stack.enter_context(_masks_noted(layer, masks))
         for layer, seen in zip(layers, taps, strict=True):
-            stack.enter_context(_tapped(layer, seen, tapes))
+            stack.enter_context(_tapped(layer, seen, watched))
         outputs = model(inputs)
     _check_graph(layers, taps, outputs)
     masks.extend(keras_mask(part) for part in tf.nest.flatten(outputs))
     return outputs, taps, _masks_of_positions(masks, tf.nest.flatten(outputs)[0])
+
+
+@contextmanager
+def listening(layers: Sequence[keras.layers.Layer]) -> Iterator[list[list[Tap]]]:
+    """Note calls of layers in the body, and the gradients that its own backward pass has in them.
+
+    The body computes what it would have computed, once: a training step of Keras, for instance.
+
+    Parameters
+    ----------
+    layers
+        The layers.
+
+    Yields
+    ------
+    For each layer its calls, which fill up while the body runs.
+    """
+    taps: list[list[Tap]] = [[] for _ in layers]
+    with TRACING, ExitStack() as stack:
+        for layer, seen in zip(layers, taps, strict=True):
+            stack.enter_context(_tapped(layer, seen, _listened))
+        yield taps
+
+
+def _listened(tap: Tap) -> tf.Tensor:
+    @tf.custom_gradient
+    def same(output: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        def pulled(upstream: tf.Tensor) -> tf.Tensor:
+            tap.gradient = upstream
+            return upstream
+
+        return tf.identity(output), pulled
+
+    return same(tap.output)
 
 
 def _check_graph(
@@ -239,34 +288,29 @@ def _masks_of_positions(noted: Sequence[Any], output: tf.Tensor) -> list[tf.Tens
 
 @contextmanager
 def _tapped(
-    layer: keras.layers.Layer, seen: list[Tap], tapes: Sequence[tf.GradientTape]
+    layer: keras.layers.Layer, seen: list[Tap], watch: Callable[[Tap], tf.Tensor]
 ) -> Iterator[None]:
-    """Overlay the call of one layer so that its inputs and outputs are noted."""
+    """Overlay the call of one layer so that its inputs and outputs are noted.
+
+    ``watch(tap)`` returns what takes the place of the output.
+    """
     original = layer.call
     activation = getattr(layer, "activation", None)
-
-    def watch(tensor: tf.Tensor) -> tf.Tensor:
-        # A tensor of its own: watching the layer's input where the layer returns it unchanged
-        # would add up the gradients of both.
-        tensor = tf.identity(tensor)
-        for tape in tapes:
-            tape.watch(tensor)
-        return tensor
 
     def call(inputs: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
         given = keras_mask(inputs)
         mask = None if given is None else tf.cast(given, tf.bool)
+        in_training = kwargs.get("training") is True
+
+        def noted(output: tf.Tensor) -> tf.Tensor:
+            tap = Tap(dense(inputs), output, mask, in_training)
+            seen.append(tap)
+            tap.output = watch(tap)
+            return tap.output
+
         if activation is None:
-            output = watch(original(inputs, *args, **kwargs))
-            seen.append(Tap(dense(inputs), output, mask))
-            return output
-
-        def tapped_activation(pre_activation: tf.Tensor) -> tf.Tensor:
-            output = watch(pre_activation)
-            seen.append(Tap(dense(inputs), output, mask))
-            return activation(output)
-
-        with overlaid(layer, "activation", tapped_activation):
+            return noted(original(inputs, *args, **kwargs))
+        with overlaid(layer, "activation", lambda values: activation(noted(values))):
             return original(inputs, *args, **kwargs)
 
     with overlaid(layer, "call", call):

@@ -210,12 +210,60 @@ class ConvolutionBlock(FactoredBlock):
 
     def _build_rows(self) -> tf.Tensor:
         deltas = self._flat_deltas()
-        channels = self._channels // self._geometry.groups
-        size = self._geometry.num_offsets * channels * self._filters
+        size = math.prod(self._kernel_shape)
         kernel = tf.reshape(tf.stack(self._kernel_pieces(), axis=1), (-1, size))
         if not self._bias:
             return kernel
         return tf.concat([kernel, tf.reduce_sum(deltas, axis=1)], axis=1)
+
+    def dot(self, vectors: tf.Tensor) -> tf.Tensor:
+        if vectors.shape[0] != 1 or not self._is_plain:
+            return super().dot(vectors)
+        # δ times the convolution with the vector as its kernel: no product for each example.
+        size = math.prod(self._kernel_shape)
+        along = self._convolved(tf.reshape(vectors[0, :size], self._kernel_shape))
+        if self._bias:
+            along = tf.nn.bias_add(along, vectors[0, size:])
+        b = tf.shape(along)[0]
+        rows, columns = tf.reshape(along, (b, 1, -1)), tf.reshape(self._delta, (b, -1, 1))
+        return tf.matmul(rows, columns)[:, 0]
+
+    def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
+        if weights.shape[0] != 1 or not self._is_plain:
+            return super().weighted_sum(weights)
+        # What a training step computes: the backward pass of the convolution in its kernel.
+        delta = self._delta * tf.reshape(weights[0], [-1, *[1] * (self._delta.shape.rank - 1)])
+        kernel = tf.zeros(self._kernel_shape, delta.dtype)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(kernel)
+            outputs = self._convolved(kernel)
+        total = tf.reshape(tape.gradient(outputs, kernel, output_gradients=delta), (1, -1))
+        if not self._bias:
+            return total
+        bias = tf.reduce_sum(delta, axis=list(range(delta.shape.rank - 1)))
+        return tf.concat([total, bias[None]], axis=1)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether TensorFlow has the convolution and its derivative on every device."""
+        return self._geometry.groups == 1 and set(self._geometry.dilation) == {1}
+
+    @property
+    def _kernel_shape(self) -> tuple[int, ...]:
+        channels = self._channels // self._geometry.groups
+        return (*self._geometry.kernel_size, channels, self._filters)
+
+    def _convolved(self, kernel: tf.Tensor) -> tf.Tensor:
+        """Return the inputs' convolution with a kernel, without a bias, shaped as the deltas."""
+        geometry, x, padding = self._geometry, self._x, self._geometry.padding
+        if padding == "causal":
+            x, padding = tf.pad(x, [[0, 0], *geometry.pads(x), [0, 0]]), "valid"
+        return tf.nn.convolution(
+            x,
+            kernel,
+            strides=geometry.strides,
+            padding=padding.upper(),
+        )
 
     def squared_norms(self) -> tf.Tensor:
         positions = math.prod(n if n is not None else 0 for n in self._delta.shape[1:-1])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import keras
 import tensorflow as tf
 
+from ..errors import UnsupportedModelError
 from ..model.influence_model import BaseInfluenceModel
 from ..model.keras_internals import all_layers
 from ..types import Batch
@@ -211,6 +212,34 @@ class Plan:
             for owned in blocks
         ]
 
+    def blocks_in_training(self, taps: Sequence[Sequence[Tap]]) -> list[PlacedBlock]:
+        """Return the blocks of a training step, of whose objective each example has a part.
+
+        The gradients are those of the objective of the step: they add up over the examples to that
+        of the batch, regularisers apart. Variables that no rule serves have no block.
+
+        Parameters
+        ----------
+        taps
+            What `listening` noted of each ruled layer.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the step does not call one of the layers.
+        """
+        placed = []
+        for ruled, seen in zip(self.ruled, taps, strict=True):
+            if not seen:
+                message = (
+                    "A training step must call all watched layers. Received: one that does not "
+                    f"call {ruled.layer.name!r}. Watch other layers."
+                )
+                raise UnsupportedModelError(message)
+            deltas = (tf.zeros_like(t.output) if t.gradient is None else t.gradient for t in seen)
+            placed += self.blocks_of(ruled, list(zip(seen, deltas, strict=True)))
+        return sorted(placed, key=lambda item: item.parts)
+
     def fallback_rows(self, batch: Batch, cotangent: tf.Tensor | None = None) -> list[tf.Tensor]:
         """Return the gradient rows ``(b, size)`` of each of the `fallback_variables`.
 
@@ -253,4 +282,4 @@ def _use(rule: LayerRule, dtype: tf.DType, tap: Tap, delta: tf.Tensor) -> LayerU
     delta = tf.cast(tf.convert_to_tensor(delta), dtype)
     # The gradient of a loss in Python code (`tf.py_function`) comes without a shape.
     delta.set_shape(tap.output.shape)
-    return LayerUse(inputs, delta)
+    return LayerUse(inputs, delta, tap.in_training, tap.mask)

@@ -16,7 +16,8 @@ from ..model.class_scores import ClassReader
 from ..model.influence_model import BaseInfluenceModel
 from ..model.selection import LayerKey
 from ..report.labels import read_labels, set_reader
-from ..training_dynamics.callback import TrainingDynamics, recorded_dynamics
+from ..training_dynamics.callback import TrainingDynamics
+from ..training_dynamics.fit_recorder import recorded_dynamics
 from ..training_dynamics.record import RecordedDynamics
 from ..types import Batch, Data, IdFunction, Verbosity
 from ..utils.example_ids import check_unique, names_of

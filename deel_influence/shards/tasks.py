@@ -58,7 +58,8 @@ class ShardTask(ABC):
         """Return the part, computed or read.
 
         The name of its file has a digest of the data, and of all else that it depends on: a part
-        of other weights, settings or labels is not found, and computed anew.
+        of other weights, settings or labels is not found, and computed anew. Where no part of this
+        place is there, there is nothing to find, and scores and digest take one pass.
 
         Raises
         ------
@@ -68,11 +69,15 @@ class ShardTask(ABC):
         data = self.shard.open(self.model)
         if self.path is None:
             return self._computed(data)
-        name = f"{self.kind.__name__.lower()}-{self.place:05d}-of-{self.total:05d}"
-        digest = settings_digest([self._origin(data), self._digest(data)])
-        file = Path(self.path) / f"{name}-{digest[:16]}.npz"
+        name = f"{self.kind.__name__.lower()}-{self.place:05d}-of-{self.total:05d}-"
+        origin, part = self._origin(data), None
+        if any(Path(self.path).glob(f"{name}*.npz")):
+            digest = self._digest(data)
+        else:
+            part, digest = self._computed_with_digest(data)
+        file = Path(self.path) / f"{name}{settings_digest([origin, digest])[:16]}.npz"
         if not file.exists():
-            self._computed(data).save(file)
+            (self._computed(data) if part is None else part).save(file)
         return self.kind.load(file)
 
     @property
@@ -88,6 +93,10 @@ class ShardTask(ABC):
     def _origin(self, data: tf.data.Dataset) -> Any:
         """Return what it depends on besides the data, as JSON."""
 
+    def _computed_with_digest(self, data: tf.data.Dataset) -> tuple[Any, str]:
+        """Return the part and the digest of the data. May be overridden, to read them once."""
+        return self._computed(data), self._digest(data)
+
     def _digest(self, data: tf.data.Dataset) -> str:
         """Return a digest of the examples and their ids; reads the data."""
         digest = hashlib.sha256()
@@ -95,8 +104,7 @@ class ShardTask(ABC):
         for batch, ids in numbered_batches(
             data, self.id_fn, "shard", lambda batch: inputs_of(batch)[0]
         ):
-            digest.update(repr(ids.tolist()).encode())
-            digest.update(example_digests(batch).numpy().tobytes())
+            _note(digest, batch, ids)
         return digest.hexdigest()
 
 
@@ -122,6 +130,9 @@ class ScoreTask(CalculatorTask):
     kind = Scores
 
     def _computed(self, data: tf.data.Dataset) -> Scores:
+        return self._computed_with_digest(data)[0]
+
+    def _computed_with_digest(self, data: tf.data.Dataset) -> tuple[Scores, str]:
         calculator = self.calculator(data)
         if self.total > 1 and not calculator.scores_each_alone:
             message = (
@@ -130,9 +141,13 @@ class ScoreTask(CalculatorTask):
                 "together. Use `score` on the whole."
             )
             raise ValueError(message)
-        scored = calculator.scored_batches(data, self.id_fn, verbose=0)
-        parts = [(ids, scores.numpy()) for _, ids, scores in scored]
-        return Scores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        digest, parts = hashlib.sha256(), []
+        for batch, ids, scores in calculator.scored_batches(data, self.id_fn, verbose=0):
+            if self.path is not None:
+                _note(digest, batch, ids)
+            parts.append((ids, scores.numpy()))
+        joined = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Scores(*joined), digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,3 +214,9 @@ class IndexTask(CalculatorTask):
             verbose=0,
             **self.settings,
         )
+
+
+def _note(digest: Any, batch: Any, ids: np.ndarray) -> None:
+    """Add a batch to the digest of the data."""
+    digest.update(repr(ids.tolist()).encode())
+    digest.update(example_digests(batch).numpy().tobytes())

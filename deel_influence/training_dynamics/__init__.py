@@ -6,6 +6,8 @@ from .callback import TrainingDynamics
 from .el2n import EL2N
 from .forgetting_events import ForgettingEvents
 from .grand import GraNd
+from .in_run import InRunRecorder
+from .in_run_shapley import InRunShapley
 from .record import RecordedDynamics
 from .recorded_means import RecordedEL2N, RecordedLoss
 
@@ -14,6 +16,8 @@ __all__ = [
     "AreaUnderMargin",
     "ForgettingEvents",
     "GraNd",
+    "InRunRecorder",
+    "InRunShapley",
     "RecordedDynamics",
     "RecordedEL2N",
     "RecordedLoss",

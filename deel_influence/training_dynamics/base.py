@@ -13,7 +13,7 @@ from ..extras import require
 from ..gradients.passes import Pass
 from ..model.influence_model import BaseInfluenceModel
 from ..types import Batch, Data, IdFunction
-from .callback import TrainingDynamics, recorded_dynamics
+from .fit_recorder import FitRecorder, recorded_dynamics
 from .record import RecordedDynamics
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ class RecordedScore(SelfInfluenceCalculator):
 
     _eager_hooks = frozenset({"_self_scores"})
 
-    def __init__(
-        self, model: BaseInfluenceModel, dynamics: TrainingDynamics | RecordedDynamics
-    ) -> None:
+    def __init__(self, model: BaseInfluenceModel, dynamics: FitRecorder | RecordedDynamics) -> None:
         super().__init__(model)
         self.dynamics = recorded_dynamics(dynamics)
         self._scores = self._scores_of(self.dynamics)

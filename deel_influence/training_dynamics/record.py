@@ -38,8 +38,10 @@ class EpochRecord:
     values: np.ndarray
 
     @classmethod
-    def of_rows(cls, epoch: int, keys: np.ndarray, values: np.ndarray) -> EpochRecord:
-        """Sort rows by key; several rows of one key become their mean.
+    def of_rows(
+        cls, epoch: int, keys: np.ndarray, values: np.ndarray, total: bool = False
+    ) -> EpochRecord:
+        """Sort rows by key; several rows of one key become their mean, or with ``total`` their sum.
 
         A NaN becomes minus infinity, because in a record NaN stands for what was not seen. A score
         of what is infinite in any epoch is not finite either, and so is refused.
@@ -50,7 +52,7 @@ class EpochRecord:
         starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])
         if len(starts) == len(keys):
             return cls(epoch, keys, values)
-        counts = np.diff(np.append(starts, len(keys)))[:, None]
+        counts = 1 if total else np.diff(np.append(starts, len(keys)))[:, None]
         totals = np.add.reduceat(values.astype(np.float64), starts)
         return cls(epoch, keys[starts], (totals / counts).astype(values.dtype))
 

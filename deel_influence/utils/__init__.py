@@ -3,6 +3,7 @@
 from .datasets import array_to_dataset, count_examples
 from .example_ids import ids_of
 from .intake import as_dataset, with_ids
+from .memory import memory_limit
 from .nearest_neighbors import BaseNearestNeighbors, LinearNearestNeighbors
 from .progress import progress_bar
 from .top_k import ORDER, BatchSort
@@ -16,6 +17,7 @@ __all__ = [
     "as_dataset",
     "count_examples",
     "ids_of",
+    "memory_limit",
     "progress_bar",
     "with_ids",
 ]

@@ -32,6 +32,8 @@ from deel_influence.training_dynamics import (
     AreaUnderMargin,
     ForgettingEvents,
     GraNd,
+    InRunRecorder,
+    InRunShapley,
     RecordedEL2N,
     RecordedLoss,
 )
@@ -164,8 +166,14 @@ CALCULATORS = [
     CalculatorCase("gradient-cosine", lambda m, d: GradientCosine(m, measurement="logit")),
 ]
 
+
+def in_run_copy(model: BaseInfluenceModel, dataset: tf.data.Dataset) -> InRunRecorder:
+    return recorded_copy(model, dataset, lambda copy: InRunRecorder(copy, dataset))
+
+
 SELF_CALCULATORS = [
     SelfCase("aum", lambda m, d: AreaUnderMargin(m, recorded_copy(m, d))),
+    SelfCase("in-run", lambda m, d: InRunShapley(m, in_run_copy(m, d))),
     SelfCase("forgetting", lambda m, d: ForgettingEvents(m, recorded_copy(m, d))),
     SelfCase("recorded-loss", lambda m, d: RecordedLoss(m, recorded_copy(m, d))),
     SelfCase("recorded-el2n", lambda m, d: RecordedEL2N(m, recorded_copy(m, d))),

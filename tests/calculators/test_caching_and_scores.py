@@ -11,6 +11,7 @@ from deel_influence.calculators.queries import query_chunks
 from deel_influence.errors import DatasetOrderError, DataSourceError
 from deel_influence.model import InfluenceModel
 from deel_influence.trac_in import GradientDot
+from deel_influence.utils import memory_limit
 from deel_influence.utils.datasets import Item
 
 ORIGIN = "what they were computed with"
@@ -160,10 +161,10 @@ def test_an_interrupted_save_leaves_the_old_vectors(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["vectors"]
 
 
-def test_chunks_of_queries_respect_the_bound_on_memory(monkeypatch):
-    monkeypatch.setattr("deel_influence.calculators.queries.MAX_CHUNK_BYTES", 100)
+def test_chunks_of_queries_respect_the_bound_on_memory():
     items = [Item(i, np.arange(2 * i, 2 * i + 2), f"batch {i}") for i in range(5)]
-    chunks = list(query_chunks((item, tf.fill((2, 5), float(item.index))) for item in items))
+    with memory_limit(400):  # of which a chunk takes a quarter
+        chunks = list(query_chunks((item, tf.fill((2, 5), float(item.index))) for item in items))
     # A batch takes 2 · 5 · 4 = 40 bytes, so that two fit.
     assert [len(chunk.batches) for chunk in chunks] == [2, 2, 1]
     np.testing.assert_array_equal(np.concatenate([c.ids for c in chunks]), np.arange(10))

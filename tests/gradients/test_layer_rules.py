@@ -56,6 +56,9 @@ class Prepared:
             "inner": gradients.inner(self.engine.gradients(other)),
             "dot": gradients.dot(tf.constant(self.vectors)),
             "weighted_sum": gradients.weighted_sum(tf.constant(self.weights)),
+            # A single direction has ways of its own.
+            "one_dot": gradients.dot(tf.constant(self.vectors[:1])),
+            "one_sum": gradients.weighted_sum(tf.constant(self.weights[0])),
             "rows": gradients.materialize(),
         }
 
@@ -93,12 +96,16 @@ def test_inner_products_with_another_batch_equal_the_products_of_rows(prepared):
 
 @every_case
 def test_dot_with_vectors_equals_the_products_of_rows(prepared):
-    assert_close(prepared.results["dot"], prepared.rows @ prepared.vectors.T, RTOL)
+    expected = prepared.rows @ prepared.vectors.T
+    assert_close(prepared.results["dot"], expected, RTOL)
+    assert_close(prepared.results["one_dot"], expected[:, :1], RTOL)
 
 
 @every_case
 def test_weighted_sums_equal_the_sums_of_rows(prepared):
-    assert_close(prepared.results["weighted_sum"], prepared.weights @ prepared.rows, RTOL)
+    expected = prepared.weights @ prepared.rows
+    assert_close(prepared.results["weighted_sum"], expected, RTOL)
+    assert_close(prepared.results["one_sum"], expected[0], RTOL)
 
 
 @every_case

@@ -95,6 +95,25 @@ def test_a_calculator_is_sent_by_its_file(calculator, model, tmp_path):
     assert index.calculator is None
 
 
+def test_a_shard_without_a_part_is_read_once(calculator, tmp_path):
+    reads = []
+
+    def opened():
+        def noted(x, y):
+            tf.py_function(lambda: reads.append(1), [], [])
+            return x, y
+
+        return tf.data.Dataset.from_tensor_slices(program.arrays()).batch(N // 6).map(noted)
+
+    counts = []
+    for folder in (None, tmp_path, tmp_path):
+        score_in_shards(calculator, [Shard(opened)], path=folder)
+        counts.append(len(reads))
+        reads.clear()
+    # Whoever scores looks at the first batch once more; the third time is for the digest alone.
+    assert counts == [7, 7, 6]
+
+
 def test_finished_shards_are_read_and_others_computed_anew(calculator, tmp_path, monkeypatch):
     x, y = program.arrays()
     expected = score_in_shards(calculator, split((x, y), 3, BATCH), path=tmp_path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -108,10 +109,14 @@ def forgotten(right: np.ndarray) -> Sequence[float]:
     return scores
 
 
-def recorded_copy(model: BaseInfluenceModel, dataset: tf.data.Dataset) -> TrainingDynamics:
+def recorded_copy(
+    model: BaseInfluenceModel,
+    dataset: tf.data.Dataset,
+    recorder_of: Callable[[BaseInfluenceModel], Any] = lambda _: TrainingDynamics(),
+) -> Any:
     """Train a copy of a model for two epochs and return what was recorded."""
     copy = keras.models.clone_model(model.model)
     copy.compile(keras.optimizers.SGD(0.5), model.loss_function.loss, run_eagerly=True)
-    dynamics = TrainingDynamics()
+    dynamics = recorder_of(BaseInfluenceModel(copy))
     copy.fit(dataset, epochs=2, shuffle=False, verbose=0, callbacks=[dynamics])
     return dynamics

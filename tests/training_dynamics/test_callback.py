@@ -323,7 +323,7 @@ def test_a_training_step_of_ones_own_is_recorded():
 def test_a_second_recorder_in_one_fit_is_refused():
     model = fit(classifier(), epochs=1)
     plain = model.train_function
-    with pytest.raises(UnsupportedModelError, match="must have one TrainingDynamics"):
+    with pytest.raises(UnsupportedModelError, match="must have one callback"):
         fit(model, TrainingDynamics(["loss"]), TrainingDynamics(["margin"]), epochs=1)
     assert model.train_function is plain
 

@@ -3,11 +3,18 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from deel_influence.utils.devices import check_device
-from deel_influence.utils.memory import available_bytes, human_bytes
+from deel_influence.utils.memory import (
+    available_bytes,
+    bytes_to_hold,
+    human_bytes,
+    memory_limit,
+    working_bytes,
+)
 from deel_influence.utils.progress import progress_bar
 
 
@@ -59,6 +66,25 @@ def test_devices_are_checked_by_name():
         check_device("/GPU:7")
     with pytest.raises(ValueError, match="'GPU'. Leave it out"):
         check_device("GPU")
+
+
+def test_a_limit_of_memory_bounds_what_is_held_and_worked_with():
+    free = available_bytes()
+    with memory_limit(4000):
+        assert available_bytes() <= 4000
+        assert bytes_to_hold() <= 1000
+        assert (working_bytes(900), working_bytes(2**28)) == (900, 1000)
+        held = np.ones(2**21)  # 16 MiB of the process's
+        assert available_bytes() == 0
+        del held
+    assert available_bytes() > free // 2
+    assert working_bytes(2**28) == 2**28
+    for wrong in (0, True, 1.5):
+        with (
+            pytest.raises(ValueError, match="`limit` must be a number of bytes"),
+            memory_limit(wrong),
+        ):
+            pass
 
 
 def test_memory_is_told_in_fitting_units():

@@ -25,10 +25,16 @@ class LayerUse:
         The layer's first argument, shape ``(b, ...)``.
     delta
         Gradient of the summed losses in the layer's pre-activation output, shape ``(b, ...)``.
+    in_training
+        Whether the layer was called with ``training=True``.
+    mask
+        Keras's mask of the inputs, bool, shape ``(b, ...)``; None without one.
     """
 
     inputs: tf.Tensor
     delta: tf.Tensor
+    in_training: bool = False
+    mask: tf.Tensor | None = None
 
 
 @dataclass(frozen=True)

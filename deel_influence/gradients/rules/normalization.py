@@ -56,7 +56,7 @@ class NormalizationRule(LayerRule):
 
 
 class BatchNormalizationRule(NormalizationRule):
-    """BatchNormalization in inference mode: x̂ comes from the moving statistics."""
+    """BatchNormalization: x̂ comes from the moving statistics, in training from the batch's."""
 
     layer_types = (keras.layers.BatchNormalization,)
 
@@ -67,8 +67,11 @@ class BatchNormalizationRule(NormalizationRule):
         self, layer: keras.layers.Layer, use: LayerUse, axes: tuple[int, ...]
     ) -> tf.Tensor:
         # The statistics are constants: Σ δ x̂ = (Σ δ x - mean Σ δ) / std, in fewer passes over x.
-        mean = tf.cast(layer.moving_mean.value, use.delta.dtype)
-        variance = tf.cast(layer.moving_variance.value, use.delta.dtype)
+        if use.in_training:
+            mean, variance = _batch_moments(use, axes)
+        else:
+            mean = tf.cast(layer.moving_mean.value, use.delta.dtype)
+            variance = tf.cast(layer.moving_variance.value, use.delta.dtype)
         products = _keep(use.delta * use.inputs, axes) - mean * _keep(use.delta, axes)
         return products * tf.math.rsqrt(variance + layer.epsilon)
 
@@ -108,6 +111,19 @@ class GroupNormalizationRule(NormalizationRule):
         back = [order.index(i) for i in range(x.shape.rank)]
         normalized = tf.transpose(tf.reshape(scaled, shape), back)
         return _keep(use.delta * normalized, axes)
+
+
+def _batch_moments(use: LayerUse, axes: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return mean and variance over all axes but ``axes``, without what is masked."""
+    x = use.inputs
+    others = [i for i in range(x.shape.rank) if i not in axes]
+    if use.mask is None:
+        return tf.nn.moments(x, others)
+    missing = x.shape.rank - use.mask.shape.rank
+    weights = tf.reshape(use.mask, tf.concat([tf.shape(use.mask), [1] * missing], axis=0))
+    return tf.nn.weighted_moments(
+        x, others, tf.broadcast_to(tf.cast(weights, x.dtype), tf.shape(x))
+    )
 
 
 def _keep(x: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
