@@ -26,7 +26,7 @@ from dattri import Bench, checkpoint_piece, datamodelling  # noqa: E402
 
 from deel_influence.errors import ConvergenceWarning  # noqa: E402
 from deel_influence.evaluation.subsets import sums_of_kept  # noqa: E402
-from deel_influence.ihvp import ConjugateGradientDescentIHVP, EKFACIHVP  # noqa: E402
+from deel_influence.ihvp import EKFACIHVP, ConjugateGradientDescentIHVP  # noqa: E402
 from deel_influence.influence import FirstOrderInfluenceCalculator  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "ekfac_cg.json"

@@ -130,6 +130,7 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
             self.num_train_examples, self._leverage = self._of_last_layer(damping)
             return
         strategy = _checked_strategy(resolve_ihvp(ihvp_calculator, model, dataset), damping)
+        self.ihvp_calculator = strategy
         self.num_train_examples = size_of_training_set(strategy, dataset)
         self._leverage = NetworkLeverage(self.engine, strategy)
 
