@@ -187,9 +187,10 @@ class EigenbasisCurvature:
 
 def _gram(blocks: Sequence[GradientBlock], scale: tf.Tensor) -> tf.Tensor:
     """Return ``Σ_j scale_j g_ikj g_ilj`` of K blocks of one layer, shape ``(b, K, K)``."""
-    if all(isinstance(block, OuterBlock) for block in blocks):  # Σ (a² scale) δ_k δ_l
-        along = tf.matmul(tf.square(blocks[0].inputs), tf.reshape(scale, blocks[0].matrix_shape))
-        deltas = tf.stack([block.deltas for block in blocks], axis=1)
+    outer = [block for block in blocks if isinstance(block, OuterBlock)]
+    if len(outer) == len(blocks):  # Σ (a² scale) δ_k δ_l
+        along = tf.matmul(tf.square(outer[0].inputs), tf.reshape(scale, outer[0].matrix_shape))
+        deltas = tf.stack([block.deltas for block in outer], axis=1)
         return tf.matmul(deltas * along[:, None], deltas, transpose_b=True)
     rows = tf.stack([block.rows() for block in blocks], axis=1)
     return tf.matmul(rows * tf.reshape(scale, (-1,)), rows, transpose_b=True)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import tensorflow as tf
 
@@ -57,14 +58,18 @@ class LogitTerms:
         return self.found.pull(deltas)
 
 
-class Leverage(ABC):
+Terms = TypeVar("Terms")
+"""s, S and J of a batch: `DenseTerms` or `LogitTerms`."""
+
+
+class Leverage(ABC, Generic[Terms]):
     """Products with ``n A⁻¹``, and what single examples have in them; traceable.
 
     To be implemented by subclasses.
     """
 
     @abstractmethod
-    def terms(self, batch: Batch) -> DenseTerms | LogitTerms:
+    def terms(self, batch: Batch) -> Terms:
         """Return s, S and J of a training batch."""
 
     @abstractmethod
@@ -72,15 +77,15 @@ class Leverage(ABC):
         """Return ``n A⁻¹ v`` for rows ``(b, p)``."""
 
     @abstractmethod
-    def steps(self, terms: DenseTerms | LogitTerms, t: tf.Tensor) -> tf.Tensor:
+    def steps(self, terms: Terms, t: tf.Tensor) -> tf.Tensor:
         """Return ``n A⁻¹ J_iᵀ t_i``, shape ``(b, p)``."""
 
     @abstractmethod
-    def coupling(self, terms: DenseTerms | LogitTerms) -> tf.Tensor:
+    def coupling(self, terms: Terms) -> tf.Tensor:
         """Return n B, float64, shape ``(b, c, c)``."""
 
     @abstractmethod
-    def along(self, terms: DenseTerms | LogitTerms, vector: tf.Tensor) -> tf.Tensor:
+    def along(self, terms: Terms, vector: tf.Tensor) -> tf.Tensor:
         """Return ``J_i v`` for one vector ``(1, p)``, shape ``(b, c)``."""
 
     @abstractmethod
@@ -89,7 +94,7 @@ class Leverage(ABC):
 
     @abstractmethod
     def moved(
-        self, queries: tf.Tensor, terms: DenseTerms | LogitTerms, t: tf.Tensor, added: tf.Tensor
+        self, queries: tf.Tensor, terms: Terms, t: tf.Tensor, added: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Return how far the steps of a batch move the outputs of queries, in first order.
 
@@ -108,7 +113,7 @@ class Leverage(ABC):
         """
 
 
-class LastLayerLeverage(Leverage):
+class LastLayerLeverage(Leverage[DenseTerms]):
     """One Dense layer with inputs φ, ``(b, r)``, and a dense inverse: all in closed form.
 
     Parameters
@@ -154,7 +159,7 @@ class LastLayerLeverage(Leverage):
         return tf.einsum("mr,brc->mbc", features, steps), deltas, curvature
 
 
-class NetworkLeverage(Leverage):
+class NetworkLeverage(Leverage[LogitTerms]):
     """Any model, and the inverse of a strategy: ``A = n H``.
 
     A retraining without z_i has R and damping at the weight (n - 1)/n of that; here they keep all.

@@ -113,6 +113,8 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
 
     answers = frozenset({SELF, PAIRS, LOSS_CHANGE})
 
+    _leverage: Leverage[Any]
+
     def __init__(
         self,
         model: BaseInfluenceModel,
@@ -134,7 +136,7 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
         self.num_train_examples = size_of_training_set(strategy, dataset)
         self._leverage = NetworkLeverage(self.engine, strategy)
 
-    def _of_last_layer(self, damping: Any) -> tuple[int, Leverage]:
+    def _of_last_layer(self, damping: Any) -> tuple[int, LastLayerLeverage]:
         """Invert the Hessian of a Dense layer; return n with it."""
         model, dataset, name = self.model, self.train_dataset, type(self).__name__
         checked = check_damping(damping, model.layout)
