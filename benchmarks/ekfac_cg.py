@@ -37,7 +37,7 @@ NUM_QUERIES, STEPS, NUM_RESAMPLES = 200, 10, 300
 DAMPINGS = {
     mlp.EARLY: {"ekfac": [1e-1, 1e-2, 1e-3, 1e-4, 1e-5], "ekfac_cg": [1e-2, 1e-3]},
     # The network has learnt its images by heart, and the curvature is as much smaller.
-    50: {"ekfac": [1e-4, 1e-5, 1e-6, 1e-7, 1e-8], "ekfac_cg": [1e-6]},
+    50: {"ekfac": [1e-6, 1e-7, 1e-8], "ekfac_cg": [1e-6]},
 }
 
 
