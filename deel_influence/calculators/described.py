@@ -217,7 +217,7 @@ class Described(Portable):
         """Tell whether `load` can make an argument again."""
         value = self._arguments[name]
         if name in _DATA:  # all that was made of the data is the strategy
-            return "ihvp_calculator" in self._arguments
+            return self._arguments.get("ihvp_calculator") is not None
         return value is self.model or name == "ihvp_calculator" or is_plain(value)
 
     def _shared(self, name: str, value: Any) -> Any:

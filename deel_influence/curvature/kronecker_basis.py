@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from ..gradients.batch_gradients import Basis, BatchGradients, join_columns, take_columns
+from ..gradients.batch_gradients import Basis, BatchGradients, gram, join_columns, take_columns
+from ..gradients.blocks import GradientBlock, OuterBlock
 from ..model.parameters import ParameterLayout
 
 
@@ -149,6 +150,18 @@ class EigenbasisCurvature:
         rows = gradients.materialize()
         return tf.reduce_sum(rows * self.solve(rows), axis=1)
 
+    def gram(self, sets: Sequence[BatchGradients]) -> tf.Tensor:
+        """Return ``g_ikᵀ H⁻¹ g_il`` of K sets of gradients of one batch, shape ``(b, K, K)``.
+
+        The sets are of one forward pass, and differ in what was sent back through it.
+        """
+        if not self.describes(sets[0]):
+            return gram(sets, self.solve)
+        bases = [block.basis for block in self._damped]
+        rotated = [gradients.rotate(bases).blocks for gradients in sets]
+        pairs = zip(zip(*rotated, strict=True), self._damped, strict=True)
+        return tf.add_n([_gram(blocks, damped.inverse) for blocks, damped in pairs])
+
     def describes(self, gradients: BatchGradients) -> bool:
         """Tell whether gradients come in the blocks of this curvature.
 
@@ -170,6 +183,17 @@ class EigenbasisCurvature:
             for block, scale in zip(self._damped, scales, strict=True)
         ]
         return self.vectors(coordinates)
+
+
+def _gram(blocks: Sequence[GradientBlock], scale: tf.Tensor) -> tf.Tensor:
+    """Return ``Σ_j scale_j g_ikj g_ilj`` of K blocks of one layer, shape ``(b, K, K)``."""
+    outer = [block for block in blocks if isinstance(block, OuterBlock)]
+    if len(outer) == len(blocks):  # Σ (a² scale) δ_k δ_l
+        along = tf.matmul(tf.square(outer[0].inputs), tf.reshape(scale, outer[0].matrix_shape))
+        deltas = tf.stack([block.deltas for block in outer], axis=1)
+        return tf.matmul(deltas * along[:, None], deltas, transpose_b=True)
+    rows = tf.stack([block.rows() for block in blocks], axis=1)
+    return tf.matmul(rows * tf.reshape(scale, (-1,)), rows, transpose_b=True)
 
 
 class DampedBlock:

@@ -111,10 +111,17 @@ def square_root(matrices: tf.Tensor) -> tf.Tensor:
     Of all square roots it is the one that depends continuously on the matrix, and that keeps apart
     what the matrix keeps apart, such as positions.
     """
-    matrices = (matrices + tf.linalg.matrix_transpose(matrices)) / 2
-    eigenvalues, vectors = tf.linalg.eigh(matrices)
-    scaled = vectors * tf.sqrt(tf.maximum(eigenvalues, 0.0))[:, None, :]
-    return tf.matmul(scaled, vectors, transpose_b=True)
+    return _of_eigenvalues(matrices, lambda values: tf.sqrt(tf.maximum(values, 0.0)))
+
+
+def positive_part(matrices: tf.Tensor) -> tf.Tensor:
+    """Return symmetric matrices ``(b, s, s)`` without their negative eigenvalues."""
+    return _of_eigenvalues(matrices, lambda values: tf.maximum(values, 0.0))
+
+
+def _of_eigenvalues(matrices: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    values, vectors = tf.linalg.eigh((matrices + tf.linalg.matrix_transpose(matrices)) / 2)
+    return tf.matmul(vectors * function(values)[:, None, :], vectors, transpose_b=True)
 
 
 Values: TypeAlias = Callable[[tf.Tensor, Draws, tf.Tensor, bool], tf.Tensor]
@@ -234,6 +241,66 @@ def _order(with_part: tf.Tensor) -> tf.Tensor:
     return tf.reshape(before, tf.shape(with_part))
 
 
+@dataclass(frozen=True)
+class Linearized:
+    """The model around its weights for a batch: what comes from its logits by a backward pass.
+
+    Attributes
+    ----------
+    residuals
+        Gradients of the losses in the logits, shape ``(b, s)``.
+    hessians
+        S, shape ``(b, s, s)``, with s logits for each example.
+    pull
+        Turns cotangents ``(b, s)`` into the gradients ``Jᵀ w``; one backward pass.
+    width
+        The number c of logits at one position.
+    """
+
+    residuals: tf.Tensor
+    hessians: tf.Tensor
+    pull: Callable[[tf.Tensor], BatchGradients]
+    width: int
+
+
+def linearized(engine: GradientEngine, batch: Batch) -> Linearized:
+    """Return a batch's gradients and curvature in the logits, and the way back; traceable.
+
+    Parameters
+    ----------
+    engine, batch
+        As for `expected_gradients`.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If an example has more than `MAX_DIFFERENTIATED` logits, or an unknown number.
+    """
+    with (
+        tf.GradientTape(watch_accessed_variables=False, persistent=True) as taps_tape,
+        tf.GradientTape(watch_accessed_variables=False) as outer,
+    ):
+        with tf.GradientTape(watch_accessed_variables=False) as inner:
+            forward, logits = engine.forward_to_logits(batch, [taps_tape], [outer, inner])
+            total = tf.reduce_sum(forward.losses)
+        zero = tf.UnconnectedGradients.ZERO
+        residual = inner.gradient(total, logits, unconnected_gradients=zero)
+    size = _known_size(logits)
+    hessian = outer.batch_jacobian(residual, logits, unconnected_gradients=zero)
+    flat = [tap.output for taps in forward.taps for tap in taps]
+
+    def pull(cotangents: tf.Tensor) -> BatchGradients:
+        cotangent = tf.cast(tf.reshape(cotangents, tf.shape(logits)), logits.dtype)
+        deltas = taps_tape.gradient(
+            logits, flat, output_gradients=cotangent, unconnected_gradients=zero
+        )
+        return engine.assemble(batch, forward, deltas, cotangent)
+
+    width = int(logits.shape[-1]) if logits.shape.rank > 1 else 1
+    shape = (-1, size)
+    return Linearized(tf.reshape(residual, shape), tf.reshape(hessian, (*shape, size)), pull, width)
+
+
 def _along_columns(
     engine: GradientEngine,
     batch: Batch,
@@ -249,33 +316,14 @@ def _along_columns(
         Makes cotangents ``(b, s)`` of the roots B ``(b, s, s)``, and of which logits have a part
         in the loss, bool, shape ``(b, t, c)`` with ``t·c = s``.
     """
-    with (
-        tf.GradientTape(watch_accessed_variables=False, persistent=True) as taps_tape,
-        tf.GradientTape(watch_accessed_variables=False) as outer,
-    ):
-        with tf.GradientTape(watch_accessed_variables=False) as inner:
-            forward, logits = engine.forward_to_logits(batch, [taps_tape], [outer, inner])
-            total = tf.reduce_sum(forward.losses)
-        residual = inner.gradient(total, logits)
-    size = _known_size(logits)
-    zero = tf.UnconnectedGradients.ZERO
-    hessian = outer.batch_jacobian(residual, logits, unconnected_gradients=zero)
-    hessian = tf.reshape(hessian, (-1, size, size))
+    found = linearized(engine, batch)
+    hessian = found.hessians
     with_part = tf.reduce_any(hessian != 0, axis=2)
     # Exactly zero where S is, which rounding need not leave so.
     both = with_part[:, :, None] & with_part[:, None, :]
     root = tf.where(both, square_root(hessian), tf.zeros_like(hessian))
-    width = int(logits.shape[-1]) if logits.shape.rank > 1 else 1
-    with_part = tf.reshape(with_part, (-1, size // width, width))
-    flat = [tap.output for taps in forward.taps for tap in taps]
-    results = []
-    for column in cotangents_of(root, with_part):
-        cotangent = tf.cast(tf.reshape(column, tf.shape(logits)), logits.dtype)
-        deltas = taps_tape.gradient(
-            logits, flat, output_gradients=cotangent, unconnected_gradients="zero"
-        )
-        results.append(engine.assemble(batch, forward, deltas, cotangent))
-    return results
+    with_part = tf.reshape(with_part, (-1, hessian.shape[1] // found.width, found.width))
+    return [found.pull(column) for column in cotangents_of(root, with_part)]
 
 
 def _known_size(logits: tf.Tensor) -> int:

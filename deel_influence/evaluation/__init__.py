@@ -11,11 +11,12 @@ from .lds import LinearDatamodellingScore, linear_datamodelling_score
 from .measures import QueryOutputs
 from .mislabel import average_precision, detection_curve, recall_at_budget, roc_auc
 from .networks import NetworkTraining
+from .randomisation import ModelRandomisation, model_randomisation
 from .recorded_runs import RunRetraining
 from .removals import RemovalCorrelation, predicted_changes, removal_correlation
 from .retraining import retrain, retrain_shard
 from .subsets import leave_groups_out, leave_one_out, random_subsets
-from .top_removal import Brittleness, brittleness
+from .top_removal import Brittleness, QueryLossDifference, brittleness, query_loss_difference
 
 __all__ = [
     "Brittleness",
@@ -25,7 +26,9 @@ __all__ = [
     "GroundTruth",
     "LastLayer",
     "LinearDatamodellingScore",
+    "ModelRandomisation",
     "NetworkTraining",
+    "QueryLossDifference",
     "QueryOutputs",
     "RemovalCorrelation",
     "RunRetraining",
@@ -37,8 +40,10 @@ __all__ = [
     "leave_groups_out",
     "leave_one_out",
     "linear_datamodelling_score",
+    "model_randomisation",
     "pearson",
     "predicted_changes",
+    "query_loss_difference",
     "random_subsets",
     "recall_at_budget",
     "removal_correlation",

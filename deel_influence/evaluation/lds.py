@@ -95,7 +95,7 @@ def linear_datamodelling_score(
        at Scale. ICML 2023. arXiv:2303.14186.
     """
     check_count("num_resamples", num_resamples)
-    _check_confidence(confidence)
+    check_confidence(confidence)
     predictions = sums_of_kept(scores, kept)
     sizes = dict(zip("sm", predictions.shape, strict=True))
     quality = finite_array(outputs, "outputs", "sm", **sizes) * (1.0 if higher_is_better else -1.0)
@@ -119,7 +119,14 @@ def linear_datamodelling_score(
     )
 
 
-def _check_confidence(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Refuse what is no confidence of an interval.
+
+    Raises
+    ------
+    ValueError
+        If it does not lie between 0 and 1.
+    """
     if not 0.0 < confidence < 1.0:
         message = (
             "Argument `confidence` must lie between 0 and 1, 0.95 for 95 %. "

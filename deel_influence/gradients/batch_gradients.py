@@ -182,6 +182,21 @@ class RotatedGradients:
         return tf.concat([block.rows() for block in self.blocks], axis=1)
 
 
+def gram(sets: Sequence[BatchGradients], solve: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Return ``g_ikᵀ M g_il`` of K sets of gradients of a batch, shape ``(b, K, K)``.
+
+    Parameters
+    ----------
+    sets
+        The sets, each of all b examples.
+    solve
+        Products with M, of rows ``(·, p)``.
+    """
+    rows = tf.stack([gradients.materialize() for gradients in sets], axis=1)
+    solved = solve(tf.reshape(rows, (-1, sets[0].layout.size)))
+    return tf.matmul(rows, tf.reshape(solved, tf.shape(rows)), transpose_b=True)
+
+
 def take_columns(vectors: tf.Tensor, parts: Sequence[int], layout: ParameterLayout) -> tf.Tensor:
     """Take the columns ``(k, q)`` of some variables out of parameter vectors ``(k, p)``."""
     slots = [layout.slots[part] for part in parts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ import deel_influence
 
 from ..curvature.sums import PartialFit
 from ..errors import SavedCurvatureError
-from ..gradients.batch_gradients import BatchGradients
+from ..gradients.batch_gradients import BatchGradients, gram
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass
 from ..gradients.rows import rows_kernel
@@ -315,6 +315,10 @@ class InverseHessianVectorProduct(FitOfParts, KeptFactors, Separable, ABC):
         """Return ``g_iᵀ H⁻¹ g_i`` for the examples of a batch, shape ``(b,)``."""
         rows = gradients.materialize()
         return tf.reduce_sum(rows * self._solve(rows), axis=1)
+
+    def gram(self, sets: Sequence[BatchGradients]) -> tf.Tensor:
+        """Return ``g_ikᵀ H⁻¹ g_il`` of K sets of gradients of a batch, shape ``(b, K, K)``."""
+        return gram(sets, self._solve)
 
     def query_factors(self, gradients: BatchGradients) -> tf.Tensor:
         """Return what `scores` needs of the queries, one row for each: here ``H⁻¹ g``, ``(m, p)``.

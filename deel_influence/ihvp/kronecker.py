@@ -113,6 +113,9 @@ class KroneckerIHVP(InverseHessianVectorProduct):
     def self_influence(self, gradients: BatchGradients) -> tf.Tensor:
         return self.curvature.quadratic_forms(gradients)
 
+    def gram(self, sets: Sequence[BatchGradients]) -> tf.Tensor:
+        return self.curvature.gram(sets)
+
     def query_factors(self, gradients: BatchGradients) -> tf.Tensor:
         """Return what `scores` needs of the queries, one row for each.
 

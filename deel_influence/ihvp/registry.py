@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -28,6 +29,17 @@ from .nystrom import NystromIHVP
 from .woodbury import WoodburyIHVP
 
 AUTO = "auto"
+PRESETS: Mapping[str, tuple[type[InverseHessianVectorProduct], Mapping[str, Any]]] = {
+    "ekfac_cg": (
+        ConjugateGradientDescentIHVP,
+        {"curvature": "gauss_newton", "preconditioner": "ekfac", "tolerance": 1e-3},
+    ),
+}
+"""Names that stand for a strategy with some of its settings.
+
+``"ekfac_cg"``: conjugate gradients on the Gauss-Newton matrix of all examples with EKFAC as their
+preconditioner, the first step of which is the best multiple of EKFAC's own answer.
+"""
 EXACT_UP_TO = 3000
 """How many watched parameters ``"auto"`` inverts the Hessian of: a matter of seconds."""
 
@@ -60,7 +72,7 @@ class IHVPCalculator(Enum):
         for member in IHVPCalculator:
             if member.value.name == str(ihvp_calculator).lower():
                 return member
-        names = [AUTO, *(member.value.name for member in IHVPCalculator)]
+        names = [AUTO, *(member.value.name for member in IHVPCalculator), *PRESETS]
         message = (
             f"Argument `ihvp_calculator` must be one of {names}, an IHVPCalculator or an "
             f"InverseHessianVectorProduct. Received: {ihvp_calculator!r}."
@@ -98,7 +110,7 @@ def resolve_ihvp(
 ) -> InverseHessianVectorProduct:
     """Return a fitted strategy for a name, an `IHVPCalculator`, a class, a factory or a strategy.
 
-    Names are those of `IHVPCalculator`, and ``"auto"``; see `strategy_named`.
+    Names are those of `IHVPCalculator`, of `PRESETS`, and ``"auto"``; see `strategy_named`.
 
     Parameters
     ----------
@@ -121,6 +133,7 @@ def resolve_ihvp(
     IgnoredArgumentWarning
         If a sample is asked for beside a strategy that is fitted already.
     """
+    preset: Mapping[str, Any] = {}
     if isinstance(ihvp_calculator, InverseHessianVectorProduct):
         _check_fitted(ihvp_calculator, model, settings)
         return ihvp_calculator
@@ -135,6 +148,8 @@ def resolve_ihvp(
         ihvp_calculator, InverseHessianVectorProduct
     ):
         strategy = ihvp_calculator
+    elif str(ihvp_calculator).lower() in PRESETS:
+        strategy, preset = PRESETS[str(ihvp_calculator).lower()]
     else:
         strategy = strategy_named(ihvp_calculator, model)
     taken = {name: value for name, value in settings.items() if name in strategy.settings}
@@ -145,7 +160,7 @@ def resolve_ihvp(
             f"no sample. Received: {settings['n_samples_for_hessian']}. Leave it out."
         )
         raise ValueError(message)
-    return strategy(model, train_dataset=train_dataset, **taken)
+    return strategy(model, train_dataset=train_dataset, **{**preset, **taken})
 
 
 def _check_fitted(

@@ -14,13 +14,14 @@ from ..calculators.described import LOSS_CHANGE, PAIRS, SELF
 from ..calculators.queries import ScoreSource
 from ..curvature.closed_form import has_closed_form
 from ..curvature.dense import check_dense_memory, dense_curvature, regularizer_hessian
-from ..curvature.dense_layer import DenseTerms, dense_terms
 from ..curvature.flat import check_curved
 from ..errors import CurvatureWarning, UnsupportedModelError
 from ..gradients.engine import GradientEngine
 from ..gradients.passes import Pass, query_and_train_passes
+from ..ihvp.base import InverseHessianVectorProduct
 from ..ihvp.damping import AUTO, automatic_damping, check_damping, damping_vector, resolve_damping
 from ..ihvp.left_out import warn_if_lost
+from ..ihvp.registry import resolve_ihvp
 from ..linalg.dense_inverse import DenseInverse, decided_eigenpairs, rounding_cutoff
 from ..linalg.eigen import eigenpairs, eigenvalues
 from ..model.fingerprint import check_unchanged_since, model_fingerprint
@@ -30,6 +31,8 @@ from ..types import Batch, Data, IdFunction
 from ..utils.datasets import Item, check_dataset
 from ..utils.example_ids import POSITION
 from ..utils.group_sums import sum_by_group
+from .leverage import LastLayerLeverage, Leverage, NetworkLeverage
+from .training_set import size_of_training_set
 
 SMALLEST_EIGENVALUE = 1e-6
 """Below this eigenvalue of ``I - S B`` an example decides on some parameters by itself."""
@@ -57,31 +60,44 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
     step is leave-one-out retraining itself [1]_, for other generalised linear models the
     approximate leave-one-out of [2]_.
 
+    With ``ihvp_calculator`` any model may be watched. H is that of the strategy, h_i the
+    Gauss-Newton part ``J_iᵀ S_i J_i`` with J_i the Jacobian of the c logits, A is ``n H``, and
+    changes of loss are those of the network's tangent: the rescaled influence of [3]_, for c
+    outputs.
+
     The score is ``n g(z)ᵀ δ_i`` without ∇R, in the scale of `FirstOrderInfluenceCalculator`.
-    Positive: z_i helps z. H is the dense Hessian of the training objective, (p, p).
+    Positive: z_i helps z. Without a strategy H is the dense Hessian of the training objective,
+    (p, p).
 
     Parameters
     ----------
     model
-        The wrapped model. It must watch one Dense layer, called once, on inputs ``(b, r)``;
-        whatever comes before and after is free.
+        The wrapped model. Without ``ihvp_calculator`` it must watch one Dense layer, called once,
+        on inputs ``(b, r)``; whatever comes before and after is free.
     dataset
         The batched training set, n examples.
     damping
-        Added to the diagonal of H: a number or ``"auto"``, as for `ExactIHVP`.
+        Added to the diagonal of H: a number or ``"auto"``, as for `ExactIHVP`. A strategy has its
+        own.
     measurement
         Another number than the loss that is looked at on the queries; see
         `BaseInfluenceCalculator`.
+    ihvp_calculator
+        A strategy whose solves take no pass over the data, as for
+        `FirstOrderInfluenceCalculator`; with the Gauss-Newton or Fisher matrix, as
+        ``ExactIHVP(..., curvature="gauss_newton")`` or ``"ekfac"``.
 
     Raises
     ------
+    ValueError
+        If the strategy goes over the data in each solve, or a damping is given beside it.
     UnsupportedModelError
-        If the model watches anything else.
+        If the model watches anything else than one Dense layer, and there is no strategy.
     CurvatureSizeError
         If the matrix does not fit in the free memory.
     BatchError
         While scoring, for an example without which the training objective has no curvature, or a
-        negative one, in some direction.
+        negative one, in some direction. An approximate H may be less than the part of an example.
     SavedCurvatureError
         While scoring, if the model has been trained further since.
 
@@ -91,9 +107,13 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
        1977.
     .. [2] K. Rahnama Rad, A. Maleki. A Scalable Estimate of the Out-of-Sample Prediction Error via
        Approximate Leave-One-Out Cross-Validation. JRSS B 2020.
+    .. [3] I. Rubinstein, S. B. Hopkins. Rescaled Influence Functions: Accurate Data Attribution in
+       High Dimension. NeurIPS 2025.
     """
 
     answers = frozenset({SELF, PAIRS, LOSS_CHANGE})
+
+    _leverage: Leverage[Any]
 
     def __init__(
         self,
@@ -101,29 +121,41 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
         dataset: Data,
         damping: Any = 0.0,
         measurement: Measurement = None,
+        *,
+        ihvp_calculator: Any = None,
     ) -> None:
         super().__init__(model, measurement)
         check_dataset(dataset, "dataset", model.input_rank)
         self.train_dataset = dataset
+        self._fitted_on = model_fingerprint(model)
+        if ihvp_calculator is None:
+            self.num_train_examples, self._leverage = self._of_last_layer(damping)
+            return
+        strategy = _checked_strategy(resolve_ihvp(ihvp_calculator, model, dataset), damping)
+        self.ihvp_calculator = strategy
+        self.num_train_examples = size_of_training_set(strategy, dataset)
+        self._leverage = NetworkLeverage(self.engine, strategy)
+
+    def _of_last_layer(self, damping: Any) -> tuple[int, LastLayerLeverage]:
+        """Invert the Hessian of a Dense layer; return n with it."""
+        model, dataset, name = self.model, self.train_dataset, type(self).__name__
         checked = check_damping(damping, model.layout)
         _check_layer(self.engine, dataset)
         check_dense_memory(model, dataset, remedy=_REMEDY)
-        self._fitted_on = model_fingerprint(model)
         found = dense_curvature(model, dataset, regularizer=False, verbose=0)
-        self.num_train_examples = found.num_examples
         penalty = regularizer_hessian(model) if model.is_regularized else None
         largest = float(np.abs(found.matrix).max(initial=0.0))
         is_damped = checked != AUTO and np.min(checked) > 0
-        check_curved(largest, type(self).__name__, penalty is not None or is_damped)
+        check_curved(largest, name, penalty is not None or is_damped)
         by_layer = resolve_damping(
             checked, model.layout, lambda: _automatic_damping(found.matrix, penalty)
         )
-        damping = damping_vector(by_layer, model.layout)
+        values = damping_vector(by_layer, model.layout)
         # n A⁻¹, so that its products are in the scale of H⁻¹.
-        self._inverse = _inverted(
-            found.matrix, damping, penalty, 1 - 1 / found.num_examples, model.dtype
-        )
-        warn_if_lost(self._inverse, self.engine, dataset, type(self).__name__)
+        share = 1 - 1 / found.num_examples
+        inverse = _inverted(found.matrix, values, penalty, share, model.dtype)
+        warn_if_lost(inverse, self.engine, dataset, name)
+        return found.num_examples, LastLayerLeverage(self.engine, inverse)
 
     def predict_loss_change(
         self,
@@ -169,69 +201,57 @@ class NewtonStepInfluenceCalculator(BaseInfluenceCalculator):
         return super()._stream(data)
 
     def _train_vectors(self, batch: Batch) -> tf.Tensor:
-        terms = dense_terms(self.engine, batch)
-        return self._solved(terms.rows(self._corrected(terms)).rows())
+        terms = self._leverage.terms(batch)
+        t = self._corrected(terms, self._leverage.coupling(terms))
+        return self._leverage.steps(terms, t)
 
     def _query_vectors(self, batch: Batch) -> tf.Tensor:
         return self.query_engine.gradients(batch).materialize()
 
     def _vector_settings(self) -> tuple:
-        return tuple(tf.reduce_sum(self._inverse.matrix, axis=0).numpy().tolist())
+        row = tf.linspace(tf.ones((), self.model.dtype), 2.0, self.model.nb_params)[None]
+        return tuple(self._leverage.solve(row)[0].numpy().tolist())
 
     def _query_factors(self, batch: Batch) -> tf.Tensor:
-        return self._solved(self._query_vectors(batch))
+        return self._leverage.solve(self._query_vectors(batch))
 
     def _scores_of_batch(self, factors: tf.Tensor, batch: Batch) -> tf.Tensor:
-        terms = dense_terms(self.engine, batch)
-        return tf.transpose(terms.rows(self._corrected(terms)).dot(factors))
+        terms = self._leverage.terms(batch)
+        t = self._corrected(terms, self._leverage.coupling(terms))
+        return tf.transpose(terms.rows(t).dot(factors))
 
     def _self_scores(self, batch: Batch) -> tf.Tensor:
         if self.query_model is not self.model:
             return super()._self_scores(batch)
-        terms, dtype = dense_terms(self.engine, batch), self.model.dtype
-        along = tf.linalg.matvec(self._coupling(terms), tf.cast(self._corrected(terms), tf.float64))
-        return tf.cast(tf.reduce_sum(tf.cast(terms.deltas, tf.float64) * along, axis=1), dtype)
+        terms = self._leverage.terms(batch)
+        coupling = self._leverage.coupling(terms)
+        t = tf.cast(self._corrected(terms, coupling), tf.float64)
+        along = tf.linalg.matvec(coupling, t)
+        scores = tf.reduce_sum(tf.cast(terms.deltas, tf.float64) * along, axis=1)
+        return tf.cast(scores, self.model.dtype)
 
     def _query_terms(self, batch: Batch) -> tf.Tensor:
-        """Return φ, s and S of queries side by side, shape ``(m, r + c + c²)``."""
-        terms = dense_terms(self.query_engine, batch)
-        c = int(terms.deltas.shape[1])
-        curvature = tf.reshape(terms.curvature, (-1, c * c))
-        return tf.concat([terms.features, terms.deltas, curvature], axis=1)
+        return self._leverage.query_terms(self.query_engine, batch)
 
     def _changes_of_batch(self, queries: tf.Tensor, batch: Batch) -> tf.Tensor:
         """Return the predicted changes ``(m, b)`` for what `_query_terms` gave."""
-        terms = dense_terms(self.engine, batch)
-        r, c = int(terms.features.shape[1]), int(terms.deltas.shape[1])
-        n = self.num_train_examples
+        n, terms = self.num_train_examples, self._leverage.terms(batch)
         gradient = self.model.regularization_gradient()[None]
         shares = self.model.shares_of_regularization(batch)[:, None]
-        pushed = self._solved(gradient) / n  # A⁻¹ ∇R
-        rho = shares * tf.matmul(terms.features, tf.reshape(pushed, (r, c)))
-        rows = shares * gradient + terms.rows(self._corrected(terms, rho)).rows()
-        steps = tf.reshape(self._solved(rows) / n, (-1, r, c))
-        features, deltas, curvature = tf.split(queries, [r, c, c * c], axis=1)
-        moved = tf.einsum("mr,brc->mbc", features, steps)
-        curvature = tf.reshape(curvature, (-1, c, c))
+        rho = shares * self._leverage.along(terms, self._leverage.solve(gradient) / n)
+        t = self._corrected(terms, self._leverage.coupling(terms), rho)
+        moved, deltas, curvature = self._leverage.moved(queries, terms, t, shares * gradient)
+        moved /= n
         slope = deltas[:, None] + tf.matmul(moved, curvature) / 2
         return tf.reduce_sum(moved * slope, axis=2)
 
-    def _solved(self, rows: tf.Tensor) -> tf.Tensor:
-        """Return ``n A⁻¹ v`` for rows ``(b, p)``."""
-        return tf.cast(self._inverse.apply(rows), self.model.dtype)
-
-    def _coupling(self, terms: DenseTerms) -> tf.Tensor:
-        """Return n B, float64, shape ``(b, c, c)``."""
-        r, c = int(terms.features.shape[1]), int(terms.deltas.shape[1])
-        features = tf.cast(terms.features, tf.float64)
-        wide = tf.matmul(features, tf.reshape(self._inverse.matrix, (r, c * r * c)))
-        return tf.einsum("boaq,ba->boq", tf.reshape(wide, (-1, c, r, c)), features)
-
-    def _corrected(self, terms: DenseTerms, rho: tf.Tensor | None = None) -> tf.Tensor:
-        """Return t, shape ``(b, c)``, without ρ for a step without ∇R."""
+    def _corrected(
+        self, terms: Any, coupling: tf.Tensor, rho: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Return t, shape ``(b, c)``, without ρ for a step without ∇R; n B is given."""
         # The systems are small, and lose digits where the leverage is near one: in float64.
         curvature = tf.cast(terms.curvature, tf.float64)
-        coupling = self._coupling(terms) / self.num_train_examples
+        coupling /= self.num_train_examples
         right = tf.cast(terms.deltas, tf.float64)
         if rho is not None:
             right += tf.linalg.matvec(curvature, tf.cast(rho, tf.float64))
@@ -257,6 +277,25 @@ def _smallest_eigenvalues(curvature: tf.Tensor, coupling: tf.Tensor) -> tf.Tenso
     # S B has the eigenvalues of the symmetric Rᵀ S R, with B = R Rᵀ.
     inner = tf.matmul(root, tf.matmul(curvature, root), transpose_a=True)
     return 1 - tf.linalg.eigvalsh(inner)[:, -1]
+
+
+def _checked_strategy(
+    strategy: InverseHessianVectorProduct, damping: Any
+) -> InverseHessianVectorProduct:
+    if not (isinstance(damping, (int, float)) and damping == 0):
+        message = (
+            "Argument `damping` must be left out beside `ihvp_calculator`, which has its own. "
+            f"Received: {damping!r}. Pass it to the strategy: EKFACIHVP(model, data, damping=...)."
+        )
+        raise ValueError(message)
+    if not strategy.traceable:
+        message = (
+            "Argument `ihvp_calculator` must solve without passes over the data, since each "
+            f"example asks for as many solves as it has outputs. Received: {strategy.name!r}. Use "
+            "'ekfac', 'kfac', 'exact' or 'woodbury'."
+        )
+        raise ValueError(message)
+    return strategy
 
 
 def _check_layer(engine: GradientEngine, dataset: tf.data.Dataset) -> None:

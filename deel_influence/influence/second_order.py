@@ -23,11 +23,13 @@ from ..utils.example_ids import POSITION
 from ..utils.group_sums import group_labels
 from ..utils.running import run
 from .group_passes import GroupPasses
+from .group_steps import newton_steps
 from .loss_changes import loss_changes, warn_of_rounding
 from .regularization_curvature import RegularizationCurvature
 from .training_set import size_of_training_set
 
 CURVATURES = ("hessian", "gauss_newton")
+STEPS = ("second_order", "newton")
 
 
 class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
@@ -46,8 +48,10 @@ class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
         δ = (1/n) [ (1 - 2q)/(1 - q)² H⁻¹ G + 1/((1 - q)² n) H⁻¹ K H⁻¹ G ],
 
     with the coefficients of the paper, and the regulariser in both terms. Third derivatives of the
-    loss are left out, as there. ``n δ`` without ∇R in G is the group's influence vector, in the
-    scale of `FirstOrderInfluenceCalculator`. Positive values: the group helps the query.
+    loss are left out, as there. With ``step="newton"`` δ is the Newton step itself, all members
+    taken out at once, by conjugate gradients. ``n δ`` without ∇R in G is the group's influence
+    vector, in the scale of `FirstOrderInfluenceCalculator`. Positive values: the group helps the
+    query.
 
     Parameters
     ----------
@@ -66,9 +70,19 @@ class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
         Fixes the draw of examples.
     curvature
         That of the groups, ``"hessian"`` or ``"gauss_newton"``; it should be that of the strategy.
+    step
+        ``"second_order"``: the expansion of the paper. ``"newton"``: the whole step, at some more
+        passes over the members of the groups; for groups that carry much of what the training set
+        says somewhere.
     measurement
         Another number than the loss that is looked at on the queries; see
         `BaseInfluenceCalculator`.
+
+    Raises
+    ------
+    ConvergenceError
+        While scoring with ``step="newton"``, for a group without which the training objective has
+        no positive curvature along some direction.
 
     References
     ----------
@@ -88,17 +102,20 @@ class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
         seed: int | None = None,
         *,
         curvature: str = "hessian",
+        step: str = "second_order",
         measurement: Measurement = None,
     ) -> None:
         check_influence_model(model)
         check_dataset(dataset, "dataset", model.input_rank)
         check_choice("curvature", curvature, CURVATURES)
+        check_choice("step", step, STEPS)
         self.model = model
         self.measurement = measurement
         self.engine = GradientEngine.of(model)
         self._look_at_queries()
         self.train_dataset = dataset
         self.curvature = curvature
+        self.step = step
         self.ihvp_calculator = resolve_ihvp(
             ihvp_calculator,
             model,
@@ -229,9 +246,18 @@ class SecondOrderInfluenceCalculator(Measured, BaseGroupInfluenceCalculator):
         gradients = passes.gradients()
         if is_regularized:
             gradients += sizes * self.model.regularization_gradient()
-        first = self.ihvp_calculator.solve(gradients)
-        curved = passes.products(first, self.curvature) + sizes * self._regularization.apply(first)
-        second = self.ihvp_calculator.solve(curved)
+        solve = self.ihvp_calculator.solve
+
+        def own(vectors: tf.Tensor) -> tf.Tensor:
+            permanent = sizes * self._regularization.apply(vectors)
+            return passes.products(vectors, self.curvature) + permanent
+
+        if self.step == "newton":
+            n = self.num_train_examples
+            tolerance = float(np.sqrt(np.finfo(self.model.dtype.as_numpy_dtype).eps))
+            return newton_steps(gradients, solve, lambda rows: own(rows) / n, tolerance)
+        first = solve(gradients)
+        second = solve(own(first))
         kept = (1 - shares) ** 2
         return first * ((1 - 2 * shares) / kept) + second / (kept * self.num_train_examples)
 

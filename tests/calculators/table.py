@@ -131,6 +131,12 @@ CALCULATORS = [
         ),
     ),
     CalculatorCase(
+        "newton-step-network",
+        lambda m, d: NewtonStepInfluenceCalculator(
+            m, d, ihvp_calculator=ExactIHVP(m, d, damping=0.5, curvature="gauss_newton")
+        ),
+    ),
+    CalculatorCase(
         "logra",
         lambda m, d: FirstOrderInfluenceCalculator(
             m, d, LoGraIHVP(m, d, projection_dim=(3, 2), damping=0.1, seed=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deel_influence.evaluation.top_removal import brittleness
+from deel_influence.evaluation.top_removal import brittleness, query_loss_difference
 
 # A nearest neighbour decides: query 0 rests on two examples of class 0, query 1 on three.
 INPUTS = np.array([0.0, 0.1, 5.0, 5.1, 5.2, 10.0, 10.1, 10.2, 10.3, 10.4])
@@ -119,3 +119,57 @@ def test_results_compare_as_objects_do():
     first, second = run(), run()
     assert first != second
     assert len({first, second}) == 2
+
+
+NOISE = np.random.default_rng(0).normal(size=(12, 40))
+"""What each of 40 examples adds to the loss of each of 12 queries when it is gone."""
+
+
+def losses_without(positions, seed):
+    """Train a model whose losses are sums over what is gone, so that the truth is known."""
+    gone = np.setdiff1d(np.arange(40), positions)
+    return (1.0 + seed) * NOISE[:, gone].sum(axis=1)
+
+
+def difference(scores=NOISE, **options):
+    arguments = {"share": 0.1, "num_random": 6, "verbose": 0, **options}
+    return query_loss_difference(scores, losses_without, lambda losses: losses, **arguments)
+
+
+def test_the_query_loss_difference_is_that_of_the_largest_terms_and_of_random_ones():
+    result = difference(seeds=(0, 1))
+    assert result.size == 4
+    top = np.sort(NOISE, axis=1)[:, -4:].sum(axis=1)
+    np.testing.assert_allclose(result.changes, 1.5 * top)  # the mean of the two seeds
+    assert result.changes_at_random.shape == (6, 12)
+    np.testing.assert_allclose(result.per_query, 1.5 * top - result.changes_at_random.mean(axis=0))
+    np.testing.assert_allclose(result.difference, result.per_query.mean())
+    low, high = result.interval
+    assert 0 < low < result.difference < high
+    turned = query_loss_difference(
+        NOISE,
+        losses_without,
+        lambda losses: -losses,
+        0.1,
+        num_random=6,
+        seeds=(0, 1),
+        higher_is_better=True,
+        verbose=0,
+    )
+    np.testing.assert_allclose(turned.changes, result.changes)
+
+
+def test_scores_that_know_nothing_have_an_interval_around_zero():
+    """In 40 draws of scores, 0 is outside an interval of 95 % a few times, and not most of them."""
+    outside = 0
+    for seed in range(40):
+        scores = np.random.default_rng([1, seed]).normal(size=NOISE.shape)
+        low, high = difference(scores, seed=seed, num_random=20, num_resamples=200).interval
+        outside += not low <= 0 <= high
+    assert outside <= 10
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 0.99])
+def test_a_share_that_leaves_nothing_in_or_out_is_refused(share):
+    with pytest.raises(ValueError, match=r"`share` must lie between 0 and 1"):
+        difference(share=share)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from deel_influence.curvature.kronecker_basis import EigenbasisCurvature, EigenBlock
 from deel_influence.curvature.kronecker_low_rank import chosen_ranks, truncated
+from deel_influence.curvature.sampling import summed_gradients
 from deel_influence.errors import CurvatureWarning
 from deel_influence.ihvp.ekfac import EKFACIHVP
 from deel_influence.ihvp.kfac import KFACIHVP
@@ -61,6 +62,22 @@ def test_scores_without_the_gradient_matrix_equal_those_with_it(case):
     assert_close(values, np.einsum("ip,pq,iq->i", rows, inverse, rows), 1e-8)
     own = calculator.influence_matrix(dataset, dataset, verbose=0)
     assert_close(values, np.diag(own), 1e-8)
+
+
+@pytest.mark.parametrize("case", OF_EACH_KIND, ids=lambda case: case.id)
+def test_products_within_an_example_equal_those_of_its_rows(case):
+    """``g_ikᵀ H⁻¹ g_il`` of sets that were sent back through one forward pass, by block."""
+    model, dataset, _ = problem(case)
+    ihvp = EKFACIHVP(model, dataset, damping=0.1, seed=0, verbose=0)
+    batch = next(iter(dataset))
+
+    def grams(examples):
+        sets = summed_gradients(ihvp.engine, examples)
+        return ihvp.gram(sets), tf.stack([part.materialize() for part in sets], axis=1)
+
+    found, rows = ihvp.engine.kernel("grams", grams)(batch)
+    inverse = np.linalg.inv(dense_curvature_of(ihvp, np.full(model.nb_params, 0.1)))
+    assert_close(found, np.einsum("bkp,pq,blq->bkl", rows, inverse, rows), 1e-8)
 
 
 def test_only_the_diagonal_of_a_large_embedding_is_kept_and_scores_stay_exact():

@@ -198,6 +198,23 @@ def test_every_strategy_is_known_by_its_name_and_gives_finite_scores(name):
     assert np.isfinite(scores).all()
 
 
+def test_a_preset_is_a_strategy_with_its_settings():
+    model = convex()
+    calculator = FirstOrderInfluenceCalculator(model, batches(), "ekfac_cg", seed=3)
+    strategy, config = calculator.ihvp_calculator, calculator.ihvp_calculator.config
+    assert type(strategy) is ConjugateGradientDescentIHVP
+    assert (strategy.curvature, strategy.preconditioner_name) == ("gauss_newton", "ekfac")
+    assert (config["tolerance"], config["seed"]) == (1e-3, 3)
+    assert config["n_samples_for_hessian"] is None
+    train = gradient_rows(model, *data())
+    matrix = dense(model, "gauss_newton") + np.diag(strategy.damping_diagonal())
+    x, y = (np.concatenate(part) for part in zip(*queries().as_numpy_iterator(), strict=True))
+    expected = gradient_rows(model, x, y) @ np.linalg.solve(matrix, train.T)
+    scores = calculator.influence_matrix(queries(), batches(), verbose=0)
+    assert_close(scores, expected, 1e-2)  # the tolerance is of residuals, in another norm
+    assert np.all(strategy.last_result.residual_norm <= 1e-3)
+
+
 SAMPLED = [m.value for m in IHVPCalculator if m.value.name != "identity"]
 
 

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_influence.errors import CurvatureWarning, EmptyDatasetError, SavedCurvatureError
+from deel_influence.errors import (
+    CurvatureWarning,
+    EmptyDatasetError,
+    SavedCurvatureError,
+)
 from deel_influence.ihvp import (
     EKFACIHVP,
     ExactIHVP,
@@ -21,7 +25,7 @@ from deel_influence.influence.loss_changes import loss_changes
 from deel_influence.model import BaseInfluenceModel, InfluenceModel
 from tests.cases import FALLBACK_CASES, RULED_CASES
 from tests.influence.test_first_order import LogisticRegression
-from tests.oracles import assert_close, gradient_rows, mean_hessian
+from tests.oracles import assert_close, gradient_rows, mean_hessian, relative_error
 
 layers = keras.layers
 pytestmark = pytest.mark.usefixtures("float64")
@@ -131,6 +135,25 @@ def test_predicted_changes_equal_dense_algebra_and_a_moved_copy_of_the_model(pro
     assert_close(calculator.predict_loss_change(*data, GROUPS), expected, 1e-8)
     for variable, value in zip(problem.network.weights, weights, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_the_whole_newton_step_equals_a_dense_solve_for_each_group(problem):
+    """Without a group the mean over what remains plus R is minimised: ``(n H - K)⁻¹ G``."""
+    calculator = problem.calculator(step="newton")
+    steps = []
+    for group in range(3):
+        members = group == GROUPS
+        u = members.sum()
+        own = u * (
+            mean_hessian(problem.model, *(a[members] for a in problem.train)) + problem.permanent
+        )
+        gradient = problem.train_rows[members].sum(axis=0) + u * problem.penalty_gradient
+        steps.append(np.linalg.solve(N * problem.hessian - own, gradient))
+    data = batches(problem.queries, 3), batches(problem.train, 5)
+    linear = calculator.predict_loss_change(*data, GROUPS, linearize=True)
+    assert_close(linear, problem.query_rows @ np.stack(steps).T, 1e-6)
+    expanded = problem.calculator().predict_loss_change(*data, GROUPS, linearize=True)
+    assert relative_error(expanded, linear) > 1e-5  # the terms beyond it; ten times the tolerance
 
 
 def test_a_group_has_the_same_values_alone_as_among_others():
