@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from operator import itemgetter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,9 +49,8 @@ def read_examples(
 
 def items_of(nest: Any, ids: np.ndarray, size: int) -> Iterator[Item]:
     """Yield examples that are held in memory in batches of ``size``."""
-    for index, start in enumerate(range(0, len(ids), size)):
-        rows = slice(start, start + size)
-        yield Item(index, ids[rows], tf.nest.map_structure(itemgetter(rows), nest))
+    for index, item in enumerate(Item(0, ids, nest).pieces(size)):
+        yield replace(item, index=index)
 
 
 def digest_of(nest: Any, ids: np.ndarray) -> str:
