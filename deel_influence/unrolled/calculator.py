@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..calculators.blocks import InfluenceBlock
+from ..calculators.parts import part_at
+from ..calculators.stored_matrix import MatrixHeader, StoredMatrix
 from ..calculators.top_k import TopK, best_of
 from ..errors import ConvergenceWarning, NonFiniteError
 from ..linalg.checks import check_count
@@ -16,16 +19,17 @@ from ..model.measurements import Measurement, measured_model
 from ..types import Data, IdFunction
 from ..utils import running
 from ..utils.datasets import Item
+from ..utils.digests import settings_digest
 from ..utils.group_sums import sum_by_group
 from ..utils.kernels import Kernel
 from ..utils.progress import check_verbose, progress_bar
 from ..utils.top_k import ORDER, check_k, check_order
-from .examples import items_of, read_examples
+from .examples import digest_of, items_of, read_examples
 from .metasmoothness import SMOOTH_ENOUGH
-from .recorded_run import RecordedRun
+from .recorded_run import RecordedRun, network_fingerprint
 
-Part = tuple[slice, int, np.ndarray, np.ndarray]
-"""Rows of queries, a step, the positions ``(b,)`` of its examples, and values ``(rows, b)``."""
+Part = tuple[Item, int, np.ndarray, np.ndarray]
+"""Queries, a step, the positions ``(b,)`` of its examples, and values ``(queries, b)``."""
 
 
 class UnrolledInfluenceCalculator:
@@ -140,10 +144,9 @@ class UnrolledInfluenceCalculator:
         A block of ``(m, n)``, the training examples in the order in which they were recorded.
         """
         queries, ids = self._read(dataset_to_evaluate, query_id_fn)
-        values = np.zeros((len(ids), self.run.num_examples), self._dtype)
-        for rows, _, positions, part in self._parts(queries, ids, verbose):
-            values[rows, positions] += part
-        return InfluenceBlock(ids, self.run.ids, values)
+        groups = list(items_of(queries, ids, self.queries_at_once))
+        values = [found for _, found in self._values(groups, verbose)]
+        return InfluenceBlock(ids, self.run.ids, np.concatenate(values))
 
     def influence_by_epoch(
         self,
@@ -166,9 +169,11 @@ class UnrolledInfluenceCalculator:
         A block of ``(m, n, epochs)``; zeros before ``from_step``.
         """
         queries, ids = self._read(dataset_to_evaluate, query_id_fn)
-        order = self.run.order
+        order, size = self.run.order, self.queries_at_once
+        groups = list(items_of(queries, ids, size))
         values = np.zeros((len(ids), self.run.num_examples, order.epochs), self._dtype)
-        for rows, step, positions, part in self._parts(queries, ids, verbose):
+        for group, step, positions, part in self._parts(groups, verbose):
+            rows = slice(group.index * size, group.index * size + group.size)
             values[rows, positions, step // order.steps_per_epoch] = part
         return InfluenceBlock(ids, self.run.ids, values)
 
@@ -178,6 +183,7 @@ class UnrolledInfluenceCalculator:
         return_ids: bool = False,
         verbose: str | int = "auto",
         query_id_fn: IdFunction | None = None,
+        store: str | Path | None = None,
     ) -> Any:
         """Return the influence of every training example on every query.
 
@@ -187,11 +193,24 @@ class UnrolledInfluenceCalculator:
             As for `influence_block`.
         return_ids
             Whether the ids of queries and of training examples are returned as well.
+        store
+            A folder to write the values to, a part for each group of queries that go through the
+            run together: a computation that was cut off goes on with the groups that are not there.
 
         Returns
         -------
         Array ``(m, n)``; with ``return_ids``: array, query ids ``(m,)``, training ids ``(n,)``.
+        With ``store`` the array is a `StoredMatrix`.
+
+        Raises
+        ------
+        DataSourceError
+            If ``store`` holds something else, or values of another run, other queries or settings.
         """
+        if store is not None:
+            folder = MatrixHeader.checked_folder(store, "store")
+            kept = self._stored(*self._read(dataset_to_evaluate, query_id_fn), folder, verbose)
+            return (kept, kept.query_ids, kept.train_ids) if return_ids else kept
         found = self.influence_block(dataset_to_evaluate, verbose, query_id_fn)
         return (found.values, found.query_ids, found.train_ids) if return_ids else found.values
 
@@ -253,18 +272,50 @@ class UnrolledInfluenceCalculator:
     def _read(self, queries: Data, id_fn: IdFunction | None) -> tuple[Any, np.ndarray]:
         return read_examples(queries, "dataset_to_evaluate", self._measured, id_fn)
 
-    def _parts(self, queries: Any, ids: np.ndarray, verbose: str | int) -> Iterator[Part]:
+    def _stored(
+        self, queries: Any, ids: np.ndarray, folder: Path, verbose: str | int
+    ) -> StoredMatrix:
+        """Compute what a folder lacks, a row of one part for each group of queries."""
+        n = self.run.num_examples
+        settings = [self.run.digest(), self.from_step, self.queries_at_once]
+        header = MatrixHeader(
+            calculator=type(self).__qualname__,
+            origin=settings_digest(settings),
+            measured=settings_digest(network_fingerprint(self._measured)),
+            queries=digest_of(queries, ids),
+            num_queries=len(ids),
+            part_size=n + 1,  # a row of parts ends with one that is not full
+        ).agreed(folder)
+        groups = list(items_of(queries, ids, self.queries_at_once))
+        parts = [part_at(folder, group.index, 0, n) for group in groups]
+        missing = [group for group in groups if not parts[group.index].path.exists()]
+        for group, values in self._values(missing, verbose):
+            arrays = {"ids": self.run.ids, "values": values.T, "query_ids": group.ids}
+            parts[group.index].write(header, header.origin, arrays)
+        return StoredMatrix.load(folder)
+
+    def _values(
+        self, groups: Sequence[Item], verbose: str | int
+    ) -> Iterator[tuple[Item, np.ndarray]]:
+        """Yield the values ``(b, n)`` of each group of queries."""
+        values = np.empty(0, self._dtype)
+        for group, step, positions, part in self._parts(groups, verbose):
+            if step == self.run.num_steps - 1:  # the first, on the way back
+                values = np.zeros((group.size, self.run.num_examples), self._dtype)
+            values[:, positions] += part
+            if step == self.from_step:
+                yield group, values
+
+    def _parts(self, groups: Sequence[Item], verbose: str | int) -> Iterator[Part]:
         """Yield the values of every step, group after group of queries, the last step first."""
         check_verbose(verbose)
-        groups = list(items_of(queries, ids, self.queries_at_once))
         total = len(groups) * (self.run.num_steps - self.from_step)
         steps = (part for group in groups for part in self._backwards(group))
         return progress_bar(steps, "Unrolled influence", total, verbose, unit="step")
 
     def _backwards(self, group: Item) -> Iterator[Part]:
         """Yield the values of every step for one group of queries."""
-        run, start = self.run, group.index * self.queries_at_once
-        rows = slice(start, start + group.size)
+        run = self.run
         adjoints = running.run(self._gradients, group, (group.batch,), axis=0)
         for first, last in run.order.segments(self.from_step, run.checkpoint_every):
             states = dict(run.states(first, last - 1))
@@ -273,7 +324,7 @@ class UnrolledInfluenceCalculator:
                 adjoints, of_weights = run.step.pull_back(states.pop(step), adjoints, *arguments)
                 values = -run.num_examples * of_weights.numpy()
                 _check_finite(values, step)
-                yield rows, step, run.order.of_step(step), values
+                yield group, step, run.order.of_step(step), values
 
 
 def _check_finite(values: np.ndarray, step: int) -> None:

@@ -16,8 +16,10 @@ import tensorflow as tf
 from ..errors import NonFiniteError
 from ..linalg.checks import check_count
 from ..model.copies import copied
+from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.objective import compiled_loss, compiled_loss_weights
+from ..utils.digests import array_digest, settings_digest
 from ..utils.records import Arrays, RecordKind, Settings
 from .order import BatchOrder
 from .steps import State, TrainingStep, as_arrays, state_variables
@@ -117,6 +119,11 @@ class RecordedRun:
     def num_steps(self) -> int:
         """The number T of steps."""
         return self.order.num_steps
+
+    def digest(self) -> str:
+        """Return a digest of all that the run depends on, its data and initial state included."""
+        initial = as_arrays(self.checkpoints.read(0))
+        return settings_digest([self.settings, array_digest(*initial.values())])
 
     @cached_property
     def final(self) -> State:
@@ -283,3 +290,13 @@ def _checked_weights(weights: Any, num_examples: int) -> np.ndarray:
 
 def _parsed_state(_: Settings, arrays: Arrays) -> State:
     return [tf.constant(arrays[str(number)]) for number in range(len(arrays))]
+
+
+def network_fingerprint(model: BaseInfluenceModel) -> dict[str, Any]:
+    """Return what is known of a wrapped model apart from its weights, which runs have of their own.
+
+    Its layers, its loss and what is watched.
+    """
+    network = model_fingerprint(model)
+    del network["weights"]
+    return network

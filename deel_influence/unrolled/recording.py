@@ -13,7 +13,6 @@ import tensorflow as tf
 from ..errors import DataSourceError, UnsupportedModelError
 from ..linalg.checks import check_count
 from ..model.acceptance import check_compiled
-from ..model.fingerprint import model_fingerprint
 from ..model.influence_model import BaseInfluenceModel
 from ..model.objective import MEANS, compiled_loss
 from ..types import Data, IdFunction
@@ -24,7 +23,7 @@ from ..utils.progress import check_verbose, progress_bar
 from ..utils.records import Arrays, RecordKind, Settings, differing
 from .examples import digest_of, items_of, read_examples
 from .order import BatchOrder
-from .recorded_run import Checkpoints, RecordedRun, check_finite_state
+from .recorded_run import Checkpoints, RecordedRun, check_finite_state, network_fingerprint
 from .steps import State, TrainingStep
 from .updates import learning_rates, read_optimizer
 
@@ -205,8 +204,6 @@ def _settings(
     optimizer: str,
 ) -> dict[str, Any]:
     """Return what a run depends on beside its initial state, as JSON gives it back."""
-    network = model_fingerprint(model)
-    del network["weights"]
     return {
         "epochs": order.epochs,
         "batch_size": order.batch_size,
@@ -214,7 +211,7 @@ def _settings(
         "checkpoint_every": checkpoint_every,
         "data": data,
         "optimizer": optimizer,
-        **network,
+        **network_fingerprint(model),
     }
 
 

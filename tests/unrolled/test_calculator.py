@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from deel_influence.errors import ConvergenceWarning, NonFiniteError
+from deel_influence.errors import ConvergenceWarning, DataSourceError, NonFiniteError
 from deel_influence.unrolled import RecordedRun, UnrolledInfluenceCalculator, record_fit
 from deel_influence.unrolled.updates import AdamUpdate
+from deel_influence.utils.datasets import Item
 from deel_influence.utils.intake import with_ids
 from deel_influence.utils.top_k import ORDER
 from tests.oracles import assert_close
@@ -49,6 +53,38 @@ def test_the_epochs_add_up_to_the_influence(
     assert_close(by_epoch.sum(axis=2), values, rtol=1e-6)
     assert query_ids.tolist() == QUERIES
     assert train_ids.tolist() == IDS
+
+
+def test_values_in_a_folder_go_on_where_they_were_cut_off(
+    run: RecordedRun, queries: tf.data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calculator = UnrolledInfluenceCalculator(run, queries_at_once=2)
+    kept = calculator.influence_matrix(queries, verbose=0, store=tmp_path)
+    np.testing.assert_array_equal(kept, calculator.influence_matrix(queries, verbose=0))
+    assert kept.query_ids.tolist() == QUERIES
+    assert kept.train_ids.tolist() == IDS
+    _, second = sorted(tmp_path.glob("part-*"))
+    before = second.read_bytes()
+    second.unlink()
+    backwards, computed = calculator._backwards, []
+
+    def counted(group: Item) -> Iterator[Any]:
+        computed.append(group.index)
+        return backwards(group)
+
+    monkeypatch.setattr(calculator, "_backwards", counted)
+    calculator.influence_matrix(queries, verbose=0, store=tmp_path)
+    assert computed == [1]
+    assert second.read_bytes() == before
+    for other in (
+        UnrolledInfluenceCalculator(run, queries_at_once=2, from_step=4),
+        UnrolledInfluenceCalculator(run, queries_at_once=3),
+        UnrolledInfluenceCalculator(run, measurement="margin", queries_at_once=2),
+    ):
+        with pytest.raises(DataSourceError, match="has another"):
+            other.influence_matrix(queries, verbose=0, store=tmp_path)
+    with pytest.raises(DataSourceError, match="has another queries"):
+        calculator.influence_matrix(arrays(M, 9), verbose=0, store=tmp_path)
 
 
 def test_a_window_has_the_steps_from_its_first_on(
