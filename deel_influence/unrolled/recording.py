@@ -40,6 +40,7 @@ def record_fit(
     seed: int = 0,
     folder: str | Path | None = None,
     checkpoint_every: int | None = None,
+    eps_root: float = 0.0,
     id_fn: IdFunction | None = None,
     verbose: str | int = "auto",
 ) -> RecordedRun:
@@ -69,6 +70,10 @@ def record_fit(
     checkpoint_every
         How many steps lie between two states that are kept; 1 keeps all. None takes the root of
         the number of steps T, with which going back needs the room of 2√T states.
+    eps_root
+        Added under the root of Adam's velocity, after its bias is corrected. Above 0 the training
+        is another one than that of `fit`, and smoother: a step is a smooth function of gradients
+        that are small against its root.
     id_fn
         As for `score`.
     verbose
@@ -80,6 +85,8 @@ def record_fit(
 
     Raises
     ------
+    ValueError
+        If a number is out of its range, or ``eps_root`` is given without Adam.
     UnsupportedModelError
         If the model is not compiled, or the optimizer, the loss or a layer has no derivative here.
     BatchError
@@ -100,7 +107,7 @@ def record_fit(
     """
     check_verbose(verbose)
     check_compiled(model, "model", "be")
-    optimizer = read_optimizer(model)
+    optimizer = read_optimizer(model, eps_root)
     wrapped = _wrapped(model)
     examples, ids = read_examples(data, "data", wrapped, id_fn)
     counts = check_count("epochs", epochs), check_count("batch_size", batch_size)
@@ -109,7 +116,7 @@ def record_fit(
     every = check_count("checkpoint_every", every)
     settings = _settings(wrapped, order, every, digest_of(examples, ids), repr(optimizer))
     rates = learning_rates(model.optimizer, order.num_steps)
-    settings["rates"] = array_digest(rates)
+    settings |= {"rates": array_digest(rates), "eps_root": float(eps_root)}
     step = TrainingStep(wrapped, optimizer, examples)
     checkpoints = Checkpoints(None if folder is None else Path(folder))
     run = RecordedRun(wrapped, step, order, rates, ids, checkpoints, every, settings)
@@ -149,13 +156,15 @@ def load_run(
     check_compiled(model, "model", "be")
     path = Path(folder)
     kept, rates = RUN.read(path / RUN_FILE, _parsed)
-    optimizer, wrapped = read_optimizer(model), _wrapped(model)
+    wrapped = _wrapped(model)
     examples, ids = read_examples(data, "data", wrapped, id_fn)
     with RUN.parsing(path / RUN_FILE):
         numbers = {name: kept[name] for name in ("epochs", "batch_size", "seed")}
         order, every = BatchOrder(len(ids), **numbers), kept["checkpoint_every"]
+        eps_root = float(kept["eps_root"])
+    optimizer = read_optimizer(model, eps_root)
     settings = _settings(wrapped, order, every, digest_of(examples, ids), repr(optimizer))
-    settings["rates"] = array_digest(rates)
+    settings |= {"rates": array_digest(rates), "eps_root": eps_root}
     _check_same(path, kept, settings)
     step = TrainingStep(wrapped, optimizer, examples)
     run = RecordedRun(wrapped, step, order, rates, ids, Checkpoints(path), every, settings)

@@ -82,7 +82,10 @@ class SGDUpdate(Update):
 
 @dataclass(frozen=True)
 class AdamUpdate(Update):
-    """Adam [1]_ as Keras computes it.
+    """Adam [1]_ as Keras computes it, or with a number added under the root of the velocity.
+
+    That number r is added to the velocity of which the bias is corrected: a weight moves by
+    ``-α m̂ / (√(v̂ + r) + ε)``, a smooth function of its gradients where these are small.
 
     Where the velocity v is zero, all gradients so far were, and the weight as a function of the
     gradient g has the derivative ``-α (1 - β₁) / ε``, through the momentum alone: what goes through
@@ -97,6 +100,7 @@ class AdamUpdate(Update):
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-7
+    eps_root: float = 0.0
 
     @property
     def num_slots(self) -> int:
@@ -118,7 +122,8 @@ class AdamUpdate(Update):
         alpha = rate * tf.sqrt(1 - power_2) / (1 - power_1)
         momentum = slots[0] + (gradient - slots[0]) * (1 - self.beta_1)
         velocity = slots[1] + (tf.square(gradient) - slots[1]) * (1 - self.beta_2)
-        by = (momentum * alpha) / (_root(velocity) + self.epsilon)
+        under = velocity + self.eps_root * (1 - power_2) if self.eps_root else velocity
+        by = (momentum * alpha) / (_root(under) + self.epsilon)
         return weight - by, [momentum, velocity]
 
 
@@ -179,11 +184,13 @@ class Optimizer:
         return list(gradients)
 
 
-def read_optimizer(model: keras.Model) -> Optimizer:
+def read_optimizer(model: keras.Model, eps_root: float = 0.0) -> Optimizer:
     """Return the step of a compiled model's optimizer.
 
     Raises
     ------
+    ValueError
+        If ``eps_root`` is below 0 or not finite, or the optimizer has no velocity.
     UnsupportedModelError
         If the optimizer, or one of its settings, has no derivative here, or it has taken steps.
     """
@@ -203,7 +210,14 @@ def read_optimizer(model: keras.Model) -> Optimizer:
     if isinstance(optimizer, keras.optimizers.SGD):
         update = SGDUpdate(float(optimizer.momentum), bool(optimizer.nesterov))
     else:
-        update = AdamUpdate(*map(float, (optimizer.beta_1, optimizer.beta_2, optimizer.epsilon)))
+        numbers = optimizer.beta_1, optimizer.beta_2, optimizer.epsilon, eps_root
+        update = AdamUpdate(*map(float, numbers))
+    if not 0 <= eps_root < np.inf or (eps_root and isinstance(update, SGDUpdate)):
+        message = (
+            "Argument `eps_root` must be a finite number of at least 0, and 0 but for Adam and "
+            f"AdamW. Received: {eps_root!r} with {type(optimizer).__name__}."
+        )
+        raise ValueError(message)
     return Optimizer(update, decays, optimizer.clipnorm, optimizer.global_clipnorm)
 
 

@@ -61,6 +61,7 @@ class Recipe:
     norm: float | None = None
     norm_of_each: float | None = None
     epsilon: float = 1e-3
+    eps_root: float = 0.0
 
 
 RECIPES = {
@@ -91,6 +92,9 @@ RECIPES = {
         momentum=0.5,
     ),
     "Adam": Recipe(plain, lambda: optimizers.Adam(0.05, epsilon=1e-3), lambda _: 0.05, "adam"),
+    "Adam, smooth root": Recipe(
+        plain, lambda: optimizers.Adam(0.05), lambda _: 0.05, "adam", epsilon=1e-7, eps_root=0.01
+    ),
     "AdamW, clipped": Recipe(
         with_statistics,
         lambda: optimizers.AdamW(0.05, weight_decay=0.1, epsilon=1e-3, global_clipnorm=0.2),
@@ -113,6 +117,7 @@ def compiled(recipe: Recipe) -> keras.Model:
 
 def recorded(recipe: Recipe, **settings: object) -> RecordedRun:
     given = {"epochs": EPOCHS, "batch_size": BATCH, "seed": 1, "verbose": 0, **settings}
+    given["eps_root"] = recipe.eps_root
     return record_fit(compiled(recipe), arrays(N, 0), **given)
 
 
@@ -148,7 +153,8 @@ def trained_on_tape(
             beta_1, beta_2 = (float(np.float32(beta)) ** (step + 1) for beta in (0.9, 0.999))
             alpha = rate * np.sqrt(1 - beta_2) / (1 - beta_1)
             # Where v is zero, so are all gradients there, and the root has no part in it.
-            roots = [tf.sqrt(tf.where(v == 0, 1.0, v)) * tf.cast(v != 0, v.dtype) for v in second]
+            under = [v + recipe.eps_root * (1 - beta_2) for v in second]
+            roots = [tf.sqrt(tf.where(v == 0, 1.0, v)) * tf.cast(v != 0, v.dtype) for v in under]
             moves = [-alpha * m / (r + recipe.epsilon) for m, r in zip(first, roots, strict=True)]
         else:
             first = [mu * m - rate * g for m, g in zip(first, gradients, strict=True)]

@@ -145,6 +145,24 @@ def test_an_optimizer_without_a_derivative_is_refused(
         record_fit(model, arrays(N, 0), epochs=1)
 
 
+def test_a_number_under_the_root_of_adam_belongs_to_the_run(tmp_path: Path) -> None:
+    def adam() -> keras.Model:
+        keras.utils.set_random_seed(0)
+        model = plain()
+        model.compile(optimizers.Adam(0.1), LOSS)
+        return model
+
+    data, given = arrays(N, 0), {"epochs": 1, "batch_size": N, "verbose": 0}
+    run = record_fit(adam(), data, eps_root=0.01, folder=tmp_path, **given)
+    kept = load_run(tmp_path, adam(), data)
+    assert all(map(np.array_equal, kept.final, run.final))
+    with pytest.raises(DataSourceError, match="differs in eps_root, optimizer"):
+        record_fit(adam(), data, folder=tmp_path, **given)
+    for model, number in ((adam(), -1.0), (adam(), np.nan), (compiled(RECIPES["descent"]), 0.1)):
+        with pytest.raises(ValueError, match="`eps_root` must be a finite number"):
+            record_fit(model, data, eps_root=number, **given)
+
+
 def test_an_optimizer_that_has_taken_steps_is_refused() -> None:
     model = plain()
     model.compile(optimizers.SGD(0.1), LOSS)
