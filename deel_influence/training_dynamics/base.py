@@ -40,6 +40,8 @@ class RecordedScore(SelfInfluenceCalculator):
     def __init__(self, model: BaseInfluenceModel, dynamics: FitRecorder | RecordedDynamics) -> None:
         super().__init__(model)
         self.dynamics = recorded_dynamics(dynamics)
+        # A copy is made of what was read, and not of what the callback may have recorded since.
+        self._arguments = {**self._arguments, "dynamics": self.dynamics}
         self._scores = self._scores_of(self.dynamics)
 
     @abstractmethod

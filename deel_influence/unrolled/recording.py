@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..errors import DataSourceError, UnsupportedModelError
+from ..errors import DataSourceError, IgnoredTermWarning, UnsupportedModelError
 from ..linalg.checks import check_count
 from ..model.acceptance import check_compiled
 from ..model.influence_model import BaseInfluenceModel
 from ..model.objective import MEANS, compiled_loss
 from ..types import Data, IdFunction
 from ..utils import running
+from ..utils.datasets import Item
 from ..utils.digests import array_digest
 from ..utils.kernels import Kernel
 from ..utils.progress import check_verbose, progress_bar
@@ -124,9 +127,7 @@ def record_fit(
     if checkpoints.folder is not None:
         _open_folder(checkpoints.folder, run, initial)
     if 0 not in checkpoints:
-        losses = Kernel(wrapped.per_example_losses)
-        for item in items_of(examples, ids, order.batch_size):
-            running.run(losses, item, (item.batch,))
+        _check_examples(wrapped, items_of(examples, ids, order.batch_size))
         checkpoints.write(0, initial)
     _trained(run, verbose)
     run.load(model, run.final)
@@ -188,6 +189,16 @@ def _trained(run: RecordedRun, verbose: str | int) -> None:
             check_finite_state(state)
         if step in wanted:
             run.checkpoints.write(step, state)
+
+
+def _check_examples(model: BaseInfluenceModel, items: Iterable[Item]) -> None:
+    """Refuse examples that the model or its loss does not take, by name."""
+    losses = Kernel(model.per_example_losses)
+    with warnings.catch_warnings():
+        # Of terms that are no example's, which belong to the objective of a step all the same.
+        warnings.simplefilter("ignore", IgnoredTermWarning)
+        for item in items:
+            running.run(losses, item, (item.batch,))
 
 
 def _wrapped(model: keras.Model) -> BaseInfluenceModel:

@@ -110,8 +110,9 @@ def test_a_shard_without_a_part_is_read_once(calculator, tmp_path):
         score_in_shards(calculator, [Shard(opened)], path=folder)
         counts.append(len(reads))
         reads.clear()
-    # Whoever scores looks at the first batch once more; the third time is for the digest alone.
-    assert counts == [7, 7, 6]
+    # Whoever scores opens the data once more for the first batch, and may read the next ahead.
+    assert max(counts[:2]) < 2 * 6
+    assert counts[2] == 6  # for the digest alone
 
 
 def test_finished_shards_are_read_and_others_computed_anew(calculator, tmp_path, monkeypatch):
