@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
@@ -239,7 +240,7 @@ def knn_shapley_values(
 
 def _neighbours_needed(k: int, max_error: float) -> int | None:
     """Return how many neighbours of a query have a value, None for all."""
-    if not (np.ndim(max_error) == 0 and 0 <= max_error <= 1):
+    if not (isinstance(max_error, numbers.Real) and 0 <= max_error <= 1):
         message = (
             "Argument `max_error` must be a number from 0, which is exact, to 1. Received: "
             f"max_error={max_error!r}."

@@ -133,7 +133,7 @@ class FactoredBlock(GradientBlock):
         a, delta = self.positions()
         r, s = int(a.shape[2]), int(delta.shape[2])
         rank, t = int(left.shape[1]), a.shape[1]
-        if t is None or t * rank * (r + s) > r * s:
+        if not multiplies_factors(t, rank, r, s):
             return super().low_rank_dot(left, right)
         # Positions last, so that both products are plain ones and nothing is transposed.
         first = tf.matmul(tf.reshape(left, (-1, r)), tf.reshape(a, (-1, r)), transpose_b=True)
@@ -332,6 +332,11 @@ def factored_block(inputs: tf.Tensor, deltas: tf.Tensor) -> FactoredBlock:
     if inputs.shape[1] == 1:
         return OuterBlock(inputs[:, 0], deltas[:, 0], False)
     return SequenceBlock(inputs, deltas, False)
+
+
+def multiplies_factors(positions: int | None, rank: int, r: int, s: int) -> bool:
+    """Tell whether products with ``left_jᵀ right_j`` of a rank are made of factors, not of rows."""
+    return positions is not None and positions * rank * (r + s) <= r * s
 
 
 def prefers_gram(positions: int | None, r: int, s: int) -> bool:

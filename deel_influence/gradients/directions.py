@@ -10,7 +10,7 @@ from ..types import Batch
 from ..utils.datasets import batch_size_of
 from ..utils.kernels import Kernel
 from .batch_gradients import PlacedBlock
-from .blocks import FactoredBlock, GradientBlock
+from .blocks import FactoredBlock, GradientBlock, multiplies_factors
 from .engine import GradientEngine
 
 
@@ -88,8 +88,8 @@ class Directions:
     def _is_cheap(self, a: tf.Tensor, delta: tf.Tensor) -> bool:
         """Tell whether `GradientBlock.low_rank_dot` multiplies the factors."""
         t, r, s = a.shape[1], int(a.shape[2]), int(delta.shape[2])
-        rank = None if t is None else t * (self._count if self._is_mean else 1)
-        return rank is not None and t * rank * (r + s) <= r * s
+        rank = (t or 0) * (self._count if self._is_mean else 1)
+        return multiplies_factors(t, rank, r, s)
 
     def _joined(self, parts: list[tf.Tensor], forms: int) -> tf.Tensor:
         """Join what the batches gave for one block, of which ``forms`` tensors are kept."""

@@ -291,7 +291,7 @@ class UnrolledInfluenceCalculator:
         missing = [group for group in groups if not parts[group.index].path.exists()]
         for group, values in self._values(missing, verbose):
             arrays = {"ids": self.run.ids, "values": values.T, "query_ids": group.ids}
-            parts[group.index].write(header, header.origin, arrays)
+            parts[group.index].write(header, self.run.settings["data"], arrays)
         return StoredMatrix.load(folder)
 
     def _values(

@@ -66,7 +66,7 @@ class BatchNormalizationRule(NormalizationRule):
     def _scale_rows(
         self, layer: keras.layers.Layer, use: LayerUse, axes: tuple[int, ...]
     ) -> tf.Tensor:
-        # The statistics are constants: Σ δ x̂ = (Σ δ x - mean Σ δ) / std, in fewer passes over x.
+        # All positions have the same: Σ δ x̂ = (Σ δ x - mean Σ δ) / std, in fewer passes over x.
         if use.in_training:
             mean, variance = _batch_moments(use, axes)
         else:
