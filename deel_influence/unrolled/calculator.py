@@ -144,8 +144,7 @@ class UnrolledInfluenceCalculator:
         A block of ``(m, n)``, the training examples in the order in which they were recorded.
         """
         queries, ids = self._read(dataset_to_evaluate, query_id_fn)
-        groups = list(items_of(queries, ids, self.queries_at_once))
-        values = [found for _, found in self._values(groups, verbose)]
+        values = [found for _, found in self._values(self._groups(queries, ids), verbose)]
         return InfluenceBlock(ids, self.run.ids, np.concatenate(values))
 
     def influence_by_epoch(
@@ -170,9 +169,8 @@ class UnrolledInfluenceCalculator:
         """
         queries, ids = self._read(dataset_to_evaluate, query_id_fn)
         order, size = self.run.order, self.queries_at_once
-        groups = list(items_of(queries, ids, size))
         values = np.zeros((len(ids), self.run.num_examples, order.epochs), self._dtype)
-        for group, step, positions, part in self._parts(groups, verbose):
+        for group, step, positions, part in self._parts(self._groups(queries, ids), verbose):
             rows = slice(group.index * size, group.index * size + group.size)
             values[rows, positions, step // order.steps_per_epoch] = part
         return InfluenceBlock(ids, self.run.ids, values)
@@ -272,6 +270,10 @@ class UnrolledInfluenceCalculator:
     def _read(self, queries: Data, id_fn: IdFunction | None) -> tuple[Any, np.ndarray]:
         return read_examples(queries, "dataset_to_evaluate", self._measured, id_fn)
 
+    def _groups(self, queries: Any, ids: np.ndarray) -> list[Item]:
+        """Return the queries in groups that go through the run together."""
+        return list(items_of(queries, ids, self.queries_at_once))
+
     def _stored(
         self, queries: Any, ids: np.ndarray, folder: Path, verbose: str | int
     ) -> StoredMatrix:
@@ -286,7 +288,7 @@ class UnrolledInfluenceCalculator:
             num_queries=len(ids),
             part_size=n + 1,  # a row of parts ends with one that is not full
         ).agreed(folder)
-        groups = list(items_of(queries, ids, self.queries_at_once))
+        groups = self._groups(queries, ids)
         parts = [part_at(folder, group.index, 0, n) for group in groups]
         missing = [group for group in groups if not parts[group.index].path.exists()]
         for group, values in self._values(missing, verbose):

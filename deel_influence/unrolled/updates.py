@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -203,6 +204,13 @@ def read_optimizer(model: keras.Model, eps_root: float = 0.0) -> Optimizer:
             f"taken {taken} steps. Compile the model anew."
         )
         raise UnsupportedModelError(message)
+    is_number = isinstance(eps_root, numbers.Real) and 0 <= eps_root < np.inf
+    if not is_number or (eps_root and isinstance(optimizer, keras.optimizers.SGD)):
+        message = (
+            "Argument `eps_root` must be a finite number of at least 0, and 0 but for Adam and "
+            f"AdamW. Received: {eps_root!r} with {type(optimizer).__name__}."
+        )
+        raise ValueError(message)
     decay = float(optimizer.weight_decay or 0.0)
     variables = model.trainable_variables
     decays = tuple(decay if decay and is_decayed(optimizer, v) else 0.0 for v in variables)
@@ -210,14 +218,8 @@ def read_optimizer(model: keras.Model, eps_root: float = 0.0) -> Optimizer:
     if isinstance(optimizer, keras.optimizers.SGD):
         update = SGDUpdate(float(optimizer.momentum), bool(optimizer.nesterov))
     else:
-        numbers = optimizer.beta_1, optimizer.beta_2, optimizer.epsilon, eps_root
-        update = AdamUpdate(*map(float, numbers))
-    if not 0 <= eps_root < np.inf or (eps_root and isinstance(update, SGDUpdate)):
-        message = (
-            "Argument `eps_root` must be a finite number of at least 0, and 0 but for Adam and "
-            f"AdamW. Received: {eps_root!r} with {type(optimizer).__name__}."
-        )
-        raise ValueError(message)
+        given = optimizer.beta_1, optimizer.beta_2, optimizer.epsilon, eps_root
+        update = AdamUpdate(*map(float, given))
     return Optimizer(update, decays, optimizer.clipnorm, optimizer.global_clipnorm)
 
 
